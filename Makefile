@@ -1,0 +1,100 @@
+# Everything a person or CI does here is one of these targets. `make` alone lists them.
+
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# The binary needs no C library. The race detector does, and asks for it where it is used.
+export CGO_ENABLED := 0
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+# For `make run`: flags of `serversync demo`.
+ARGS ?=
+# For `make test`: what to test, more flags of `go test`, and how long one package may take.
+PKG ?= ./...
+TESTFLAGS ?=
+TEST_TIMEOUT ?= 5m
+# For `make bench` and `make fuzz`: which, and for how long each.
+BENCH ?= .
+BENCHTIME ?= 1s
+FUZZ ?= .
+FUZZTIME ?= 20s
+
+LINT := go tool -modfile=tools.mod golangci-lint
+
+##@ Use
+
+.PHONY: run
+run: need-postgresql build ## Start everything: PostgreSQL, NATS, a simulated VirtFusion, the service
+	@exec bin/serversync demo $(ARGS)
+
+.PHONY: build
+build: ## Build bin/serversync
+	go build -buildvcs=false -ldflags '-X main.version=$(VERSION)' -o bin/serversync ./cmd/serversync
+
+##@ Check
+
+.PHONY: test
+test: need-postgresql need-c-compiler vet ## Run all tests under the race detector, in random order
+	@scripts/go-test.sh -vet=off -shuffle=on -timeout=$(TEST_TIMEOUT) $(TESTFLAGS) $(PKG)
+
+.PHONY: vet
+vet: ## Run go vet
+	go vet $(PKG)
+
+.PHONY: lint
+lint: tidy-check ## Check modules, formatting, code, import rules and shell scripts
+	$(LINT) fmt --diff
+	$(LINT) run
+	scripts/check-import-rules.sh
+	scripts/check-shell.sh
+
+.PHONY: cover
+cover: need-postgresql ## Measure test coverage over all packages; HTML in cover/index.html
+	@mkdir -p cover
+	go test -vet=off -timeout=$(TEST_TIMEOUT) -coverpkg=./... -coverprofile=cover/profile.out $(TESTFLAGS) ./...
+	@go tool cover -html=cover/profile.out -o cover/index.html
+	@go tool cover -func=cover/profile.out | awk '$$1 == "total:" { print "total coverage: " $$NF " (cover/index.html)" }'
+
+.PHONY: bench
+bench: need-postgresql ## Run the benchmarks (BENCH=regexp, BENCHTIME=1s)
+	go test -vet=off -run='^$$' -bench='$(BENCH)' -benchtime=$(BENCHTIME) -benchmem $(PKG)
+
+.PHONY: fuzz
+fuzz: ## Run each fuzz test for a while (FUZZ=regexp, FUZZTIME=20s)
+	@scripts/fuzz.sh '$(FUZZ)' '$(FUZZTIME)'
+
+##@ Maintain
+
+.PHONY: fmt
+fmt: ## Format the code
+	$(LINT) fmt
+
+.PHONY: tidy
+tidy: ## Bring go.mod and tools.mod up to date with the code
+	go mod tidy
+	scripts/tidy-tools.sh
+
+.PHONY: tidy-check
+tidy-check:
+	go mod tidy -diff
+	scripts/tidy-tools.sh -diff
+
+.PHONY: clean
+clean: ## Remove what was built (data/ stays)
+	rm -rf bin cover
+
+.PHONY: help
+help: ## List the targets
+	@awk 'BEGIN { FS = ":.*## " } \
+		/^##@ / { printf "\n%s\n", substr($$0, 5) } \
+		/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+# What a target needs from the system is found, or installed, by a script of its own that says what it does.
+
+.PHONY: need-postgresql
+need-postgresql:
+	@scripts/install-postgresql.sh
+
+.PHONY: need-c-compiler
+need-c-compiler:
+	@scripts/install-c-compiler.sh

@@ -1,0 +1,3 @@
+module serversync
+
+go 1.26.8
