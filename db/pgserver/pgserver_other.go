@@ -1,0 +1,44 @@
+//go:build !linux
+
+package pgserver
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"syscall"
+
+	"github.com/rs/zerolog"
+)
+
+// What Linux has and this system gets from a supervising process one day:
+//
+//   - the server's end with ours, however we end: here a killed parent leaves
+//     its server running;
+//   - ending such a predecessor: here PostgreSQL itself refuses to start beside
+//     it, naming its process id;
+//   - running for root.
+
+func chooseIdentity(_ context.Context, _ identityKind, _ installation, dir string) (identity, error) {
+	if os.Geteuid() == 0 {
+		return identity{}, errors.New("PostgreSQL does not run as root: start this program as another user")
+	}
+	id := identity{kind: identitySelf, uid: os.Geteuid(), gid: os.Getegid()}
+	return id, id.claim(dir)
+}
+
+func (id identity) attributes(syscall.Signal) *syscall.SysProcAttr { return nil }
+
+func (id identity) reaches(_ context.Context, dir string) bool {
+	info, err := os.Stat(dir)
+	return err == nil && info.IsDir()
+}
+
+func endPredecessor(context.Context, string, zerolog.Logger) error { return nil }
+
+func accountUID() int { return -1 }
+
+func ownerOf(fs.FileInfo) (uid int, ok bool) { return 0, false }
+
+func scratchParent() string { return os.TempDir() }
