@@ -1,0 +1,64 @@
+package db
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"io"
+	"net"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// Fault says what an error of the database means for the work that met it.
+type Fault int
+
+// The faults.
+const (
+	// FaultPassing: the database is away, busy, or another transaction was
+	// first. The same work will succeed later.
+	FaultPassing Fault = iota
+	// FaultOfData: PostgreSQL refuses a value. The same work will never
+	// succeed; work beside it may.
+	FaultOfData
+	// FaultOfSetup: a table, column or privilege is missing. Nothing will
+	// succeed until somebody mends it, and no data is to blame.
+	FaultOfSetup
+)
+
+// Stale reports that the work was decided from rows that have changed since:
+// one is not as it was read ([ErrStale]), or the user whom it names was
+// deleted meanwhile. Deciding again from fresh rows will most likely do.
+func Stale(err error) bool {
+	pg, ok := errors.AsType[*pgconn.PgError](err)
+	return errors.Is(err, ErrStale) || ok && pg.Code == "23503" // foreign_key_violation
+}
+
+// Classify sorts an error by what to do about it. Errors that do not come
+// from the database are [FaultOfData]: the work itself is at fault.
+func Classify(err error) Fault {
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
+		switch class := pg.Code[:min(2, len(pg.Code))]; class {
+		case "21", "22", "23", "54": // cardinality violation, data exception, integrity constraint violation, a value beyond PostgreSQL's limits
+			return FaultOfData
+		case "42", "3D", "3F", "28": // undefined or forbidden object, unknown database or schema, refused role
+			return FaultOfSetup
+		default: // 08 connection, 40 rollback, 53 resources, 55 lock, 57 operator, 58 system, XX internal
+			return FaultPassing
+		}
+	}
+	var connect *pgconn.ConnectError
+	var network net.Error
+	switch {
+	case errors.Is(err, ErrStale),
+		errors.As(err, &connect), errors.As(err, &network),
+		errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled),
+		errors.Is(err, driver.ErrBadConn), errors.Is(err, sql.ErrConnDone), errors.Is(err, sql.ErrTxDone),
+		errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF),
+		pgconn.SafeToRetry(err), strings.Contains(err.Error(), "conn closed"): // pgx has no sentinel for its closed connection
+		return FaultPassing
+	}
+	return FaultOfData
+}
