@@ -1,0 +1,113 @@
+package events
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/gofrs/flock"
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/rs/zerolog"
+)
+
+// Broker is an embedded NATS server with JetStream, reachable from inside
+// this process only: it listens on no port.
+type Broker struct {
+	server *server.Server
+	lock   *flock.Flock
+}
+
+// readyTimeout bounds the recovery of the store at start.
+const readyTimeout = 60 * time.Second
+
+// ErrStoreInUse means that another process has the embedded store
+// open.
+var ErrStoreInUse = errors.New("the embedded event store is in use")
+
+// StartBroker starts an embedded broker on a store directory, which is made
+// (mode 0700) when missing. Every write is synced to disk before it is
+// acknowledged. Only one process may open a store: a second one gets
+// [ErrStoreInUse].
+func StartBroker(dir string, log zerolog.Logger) (*Broker, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the event store's directory: %w", err)
+	}
+	lock := flock.New(filepath.Join(dir, "lock"), flock.SetPermissions(0o600))
+	locked, err := lock.TryLock()
+	if err != nil {
+		return nil, fmt.Errorf("lock the event store %s: %w", dir, err)
+	}
+	if !locked {
+		return nil, fmt.Errorf("%w: %s is open in another serversync process; stop it, or set NATS_URL to share a broker", ErrStoreInUse, dir)
+	}
+	b := &Broker{lock: lock}
+	if err := b.start(dir, log); err != nil {
+		return nil, errors.Join(err, lock.Unlock())
+	}
+	return b, nil
+}
+
+func (b *Broker) start(dir string, log zerolog.Logger) error {
+	srv, err := server.NewServer(&server.Options{
+		ServerName: "serversync",
+		DontListen: true,
+		JetStream:  true,
+		StoreDir:   dir,
+		SyncAlways: true,
+		NoSigs:     true,
+		MaxPayload: maxEventSize,
+	})
+	if err != nil {
+		return fmt.Errorf("configure the embedded broker: %w", err)
+	}
+	srv.SetLoggerV2(brokerLog{log.With().Str("part", "broker").Logger()}, false, false, false)
+	srv.Start()
+	if !srv.ReadyForConnections(readyTimeout) {
+		srv.Shutdown()
+		return fmt.Errorf("the embedded broker was not ready within %s: see its log lines above; is the disk full?", readyTimeout)
+	}
+	b.server = srv
+	return nil
+}
+
+// maxEventSize bounds one event: a kept server is a few kilobytes.
+const maxEventSize = 1 << 20
+
+// Connect opens an in-process connection.
+func (b *Broker) Connect() (*nats.Conn, error) {
+	nc, err := nats.Connect("", nats.InProcessServer(b.server), nats.Name("serversync"), nats.MaxReconnects(-1))
+	if err != nil {
+		return nil, fmt.Errorf("connect to the embedded broker: %w", err)
+	}
+	return nc, nil
+}
+
+// Stop shuts the broker down and lets go of the store. Connections must have
+// been closed before.
+func (b *Broker) Stop() error {
+	b.server.Shutdown()
+	b.server.WaitForShutdown()
+	if err := b.lock.Unlock(); err != nil {
+		return fmt.Errorf("unlock the event store: %w", err)
+	}
+	return nil
+}
+
+// brokerLog passes the broker's log on: notices are debugging to us.
+type brokerLog struct{ log zerolog.Logger }
+
+func (l brokerLog) Noticef(format string, v ...any) { l.log.Debug().Msgf(format, v...) }
+func (l brokerLog) Warnf(format string, v ...any)   { l.log.Warn().Msgf(format, v...) }
+func (l brokerLog) Fatalf(format string, v ...any)  { l.log.Error().Msgf(format, v...) }
+func (l brokerLog) Errorf(format string, v ...any)  { l.log.Error().Msgf(format, v...) }
+func (l brokerLog) Debugf(format string, v ...any)  { l.log.Trace().Msgf(format, v...) }
+func (l brokerLog) Tracef(format string, v ...any)  { l.log.Trace().Msgf(format, v...) }
+
+// Room is how large the stream may be here: the default size, or three
+// quarters of what the disk had left for the store when it was opened.
+func (b *Broker) Room() int64 {
+	return min(defaultMaxBytes, b.server.JetStreamConfig().MaxStore/4*3)
+}

@@ -1,0 +1,173 @@
+package events_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/rs/zerolog"
+
+	"serversync/events"
+)
+
+// external starts a broker of somebody else's, listening on loopback; port 0
+// picks one.
+func external(t *testing.T, dir string, port int, change func(*server.Options)) *server.Server {
+	t.Helper()
+	if port == 0 {
+		port = server.RANDOM_PORT
+	}
+	o := &server.Options{Host: "127.0.0.1", Port: port, JetStream: true, StoreDir: dir, SyncAlways: true, NoSigs: true, NoLog: true}
+	if change != nil {
+		change(o)
+	}
+	srv, err := server.NewServer(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv.Start()
+	t.Cleanup(func() {
+		srv.Shutdown()
+		srv.WaitForShutdown()
+	})
+	if !srv.ReadyForConnections(time.Minute) {
+		t.Fatal("the external broker is not ready")
+	}
+	return srv
+}
+
+// connect uses JetStream at url until the test ends.
+func connect(t *testing.T, url string) jetstream.JetStream {
+	t.Helper()
+	nc, err := events.Dial(url, "", zerolog.Nop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return js
+}
+
+func TestAnAccountThatForbidsStreamsIsToldSo(t *testing.T) {
+	t.Parallel()
+	srv := external(t, t.TempDir(), 0, func(o *server.Options) {
+		o.Users = []*server.User{{
+			Username: "guest", Password: "guest",
+			Permissions: &server.Permissions{Publish: &server.SubjectPermission{Deny: []string{"$JS.API.STREAM.>"}}},
+		}}
+	})
+	js := connect(t, "nats://guest:guest@"+srv.Addr().String())
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	if _, err := events.EnsureStream(ctx, js, events.StreamOptions{}); err == nil || !strings.Contains(err.Error(), "$JS.API") {
+		t.Errorf("EnsureStream = %v; it must say what the account lacks", err)
+	}
+}
+
+func TestABrokerWithoutJetStreamIsToldSo(t *testing.T) {
+	t.Parallel()
+	srv := external(t, t.TempDir(), 0, func(o *server.Options) { o.JetStream = false })
+	js := connect(t, srv.ClientURL())
+	if _, err := events.EnsureStream(t.Context(), js, events.StreamOptions{}); err == nil || !strings.Contains(err.Error(), "JetStream") {
+		t.Errorf("EnsureStream = %v; it must say that JetStream is off", err)
+	}
+}
+
+func TestAStreamThatDoesNotFitIsToldSo(t *testing.T) {
+	t.Parallel()
+	srv := external(t, t.TempDir(), 0, func(o *server.Options) { o.JetStreamMaxStore = 1 << 20 })
+	js := connect(t, srv.ClientURL())
+	if _, err := events.EnsureStream(t.Context(), js, events.StreamOptions{}); err == nil || !strings.Contains(err.Error(), "no room") {
+		t.Errorf("EnsureStream = %v; it must say that there is no room", err)
+	}
+}
+
+func TestABrokerThatComesAndGoes(t *testing.T) {
+	t.Parallel()
+	// A port that nobody listens on yet.
+	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, err := net.SplitHostPort(listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	port, err := strconv.Atoi(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := listener.Close(); err != nil {
+		t.Fatal(err)
+	}
+
+	nc, err := events.Dial("nats://127.0.0.1:"+text, "", zerolog.Nop())
+	if err != nil {
+		t.Fatalf("a broker that is away is no wrong configuration: %v", err)
+	}
+	defer nc.Close()
+	publisher, err := events.NewPublisher(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer publisher.Close()
+	e := sample(1)
+	if _, err := publisher.Publish(t.Context(), &e); !errors.Is(err, events.ErrNotDurable) {
+		t.Fatalf("the broker is away: %v, want ErrNotDurable", err)
+	}
+
+	dir := t.TempDir()
+	reach := func() {
+		t.Helper()
+		js, err := jetstream.New(nc)
+		if err != nil {
+			t.Fatal(err)
+		}
+		deadline, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		for {
+			ctx, cancel := context.WithTimeout(deadline, time.Second)
+			_, err := events.EnsureStream(ctx, js, events.StreamOptions{MaxBytes: 1 << 20})
+			cancel()
+			if err == nil {
+				return
+			}
+			if deadline.Err() != nil {
+				t.Fatalf("the broker is back, but: %v", err)
+			}
+		}
+	}
+	first := external(t, dir, port, nil)
+	reach()
+	if _, err := publisher.Publish(t.Context(), &e); err != nil {
+		t.Fatalf("the broker has come: %v", err)
+	}
+	first.Shutdown()
+	first.WaitForShutdown()
+	other := sample(2)
+	if _, err := publisher.Publish(t.Context(), &other); !errors.Is(err, events.ErrNotDurable) {
+		t.Fatalf("the broker has gone: %v, want ErrNotDurable", err)
+	}
+	external(t, dir, port, nil)
+	reach()
+	if _, err := publisher.Publish(t.Context(), &other); err != nil {
+		t.Fatalf("the broker is back: %v", err)
+	}
+}
+
+func TestDialHidesPasswords(t *testing.T) {
+	t.Parallel()
+	_, err := events.Dial("nats://user:hunter2@127.0.0.1:1", "/no/such/file.creds", zerolog.Nop())
+	if err == nil || strings.Contains(err.Error(), "hunter2") || !strings.Contains(err.Error(), "NATS_CREDS") {
+		t.Errorf("Dial = %v", err)
+	}
+}

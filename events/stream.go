@@ -1,0 +1,102 @@
+package events
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// BatchSize is how many events a reconciler takes at most at once.
+const BatchSize = 500
+
+// StreamOptions are the stream's limits.
+type StreamOptions struct {
+	// MaxAge is how far back a replay can go; the default is 720 h.
+	MaxAge time.Duration
+	// MaxBytes bounds the stream. At the limit new events are refused, and
+	// their senders told so: nothing that was answered is ever thrown away.
+	// 0 is 8 GiB.
+	MaxBytes int64
+	// Replicas is 1 for the embedded broker, 3 in a cluster.
+	Replicas int
+}
+
+const (
+	defaultMaxAge   = 720 * time.Hour
+	defaultMaxBytes = 8 << 30
+	// duplicateWindow only saves work: the truth about duplicates is in
+	// PostgreSQL.
+	duplicateWindow = 10 * time.Minute
+	// ackWait is how long a batch may take before its events are delivered
+	// again, which is harmless.
+	ackWait = time.Minute
+)
+
+// EnsureStream makes the stream VIRTFUSION and the reconciler's consumer, or
+// brings them up to date.
+func EnsureStream(ctx context.Context, js jetstream.JetStream, o StreamOptions) (jetstream.Consumer, error) {
+	if o.MaxAge == 0 {
+		o.MaxAge = defaultMaxAge
+	}
+	if o.MaxBytes == 0 {
+		o.MaxBytes = defaultMaxBytes
+	}
+	if o.Replicas == 0 {
+		o.Replicas = 1
+	}
+	stream, err := js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
+		Name:        StreamName,
+		Description: "Observations of VirtFusion servers",
+		Subjects:    []string{SubjectAll},
+		Retention:   jetstream.LimitsPolicy,
+		Storage:     jetstream.FileStorage,
+		Discard:     jetstream.DiscardNew,
+		MaxAge:      o.MaxAge,
+		MaxBytes:    o.MaxBytes,
+		MaxMsgSize:  maxEventSize,
+		Replicas:    o.Replicas,
+		Duplicates:  min(duplicateWindow, o.MaxAge),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("make the stream %s: %w", StreamName, explain(err))
+	}
+	consumer, err := stream.CreateOrUpdateConsumer(ctx, jetstream.ConsumerConfig{
+		Durable:       ConsumerName,
+		Description:   "Brings SkyPANEL's books in step",
+		AckPolicy:     jetstream.AckExplicitPolicy,
+		AckWait:       ackWait,
+		MaxDeliver:    -1,
+		MaxAckPending: 10 * BatchSize,
+		DeliverPolicy: jetstream.DeliverAllPolicy,
+		ReplayPolicy:  jetstream.ReplayInstantPolicy,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("make the consumer %s: %w", ConsumerName, explain(err))
+	}
+	return consumer, nil
+}
+
+// explain adds what to do about a refusal of JetStream.
+func explain(err error) error {
+	var api *jetstream.APIError
+	switch {
+	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):
+		return fmt.Errorf("%w: switch JetStream on for the account of NATS_CREDS", err)
+	case errors.As(err, &api) && (api.ErrorCode == insufficientResources || api.ErrorCode == storageExceeded):
+		return fmt.Errorf("%w: the account or disk has no room for the stream; raise its limits or lower STREAM_MAX_BYTES", err)
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, jetstream.ErrNoStreamResponse), errors.Is(err, nats.ErrNoResponders):
+		return fmt.Errorf("%w: no answer from JetStream; is it switched on, and may the account of NATS_CREDS use $JS.API.> ?", err)
+	default:
+		return err
+	}
+}
+
+// JetStream's error codes for a reservation that does not fit.
+const (
+	insufficientResources jetstream.ErrorCode = 10023 // in a cluster
+	storageExceeded       jetstream.ErrorCode = 10047 // on one server
+)
