@@ -1,0 +1,210 @@
+// Package httpserver is the HTTP plumbing that ingest and api share: the
+// server with its limits, the request's id and the client's address, the one
+// shape of an error, the log line of a request, and the routes every process
+// has whatever its roles: health, readiness, metrics and the documents that
+// describe the interface.
+//
+// It knows nothing of servers or billing and imports nothing of ours: what it
+// serves and whom it asks about readiness is passed in.
+package httpserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log"
+	"net"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"github.com/labstack/echo/v4"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+)
+
+// Limits of every connection. A client that needs more time than this to send
+// a request of at most a megabyte is no client of ours.
+const (
+	readHeaderTimeout = 5 * time.Second
+	readTimeout       = 30 * time.Second
+	// writeTimeout runs from the end of the request's header; it leaves room
+	// for a user's sync, which may wait 25 s for its answer.
+	writeTimeout   = 60 * time.Second
+	idleTimeout    = 2 * time.Minute
+	maxHeaderBytes = 32 << 10
+
+	defaultDrainTimeout = 8 * time.Second
+	defaultProbeTimeout = 2 * time.Second
+)
+
+// Config is what a [Server] is made of.
+type Config struct {
+	// Addr to listen on, as for [net.Listen] with "tcp"; port 0 picks a free
+	// one, see [Server.Addr].
+	Addr string
+	// TrustedProxies are the peers whose X-Forwarded-For counts. Empty: nobody's.
+	TrustedProxies []netip.Prefix
+
+	// Roles that this process runs.
+	Roles []string
+	// KnownRoles are all roles there are; /readyz refuses to be asked for any
+	// other. Empty: the same as Roles.
+	KnownRoles []string
+	// Checks of what this process depends on, shown by /readyz.
+	Checks []Check
+	// ProbeTimeout bounds each check. Default: 2 s.
+	ProbeTimeout time.Duration
+
+	// Registry is served at /metrics, and takes this package's own metrics.
+	// Nil: an empty one is made.
+	Registry *prometheus.Registry
+	// OpenAPI is served at /openapi.yaml. Empty: no such route.
+	OpenAPI []byte
+	// Schemas holds the *.json files served at /schemas/, in its root. They
+	// are read once. Nil: no such route.
+	Schemas fs.FS
+
+	// Log receives one line per request.
+	Log zerolog.Logger
+	// DrainTimeout is how long requests in hand may still take once the
+	// server is told to stop. Default: 8 s.
+	DrainTimeout time.Duration
+}
+
+// Server is an HTTP server with the routes that every process has. Register
+// further ones on [Server.Echo] before [Server.Run].
+type Server struct {
+	cfg     Config
+	echo    *echo.Echo
+	log     zerolog.Logger
+	metrics *metrics
+	probes  []*probe
+
+	ready chan struct{}
+	addr  net.Addr // written before ready is closed
+}
+
+// New sets up a server without listening yet. It fails when a schema cannot be
+// read, when two checks share a name, or when the registry refuses its metrics.
+func New(cfg Config) (*Server, error) {
+	if cfg.DrainTimeout <= 0 {
+		cfg.DrainTimeout = defaultDrainTimeout
+	}
+	if cfg.ProbeTimeout <= 0 {
+		cfg.ProbeTimeout = defaultProbeTimeout
+	}
+	if len(cfg.KnownRoles) == 0 {
+		cfg.KnownRoles = cfg.Roles
+	}
+	if cfg.Registry == nil {
+		cfg.Registry = prometheus.NewRegistry()
+	}
+	s := &Server{cfg: cfg, log: cfg.Log, ready: make(chan struct{})}
+
+	var err error
+	if s.metrics, err = newMetrics(cfg.Registry); err != nil {
+		return nil, err
+	}
+	if s.probes, err = newProbes(cfg.Checks, cfg.ProbeTimeout, cfg.Log); err != nil {
+		return nil, err
+	}
+
+	e := echo.New()
+	e.HideBanner, e.HidePort = true, true
+	e.IPExtractor = clientAddrExtractor(cfg.TrustedProxies)
+	e.HTTPErrorHandler = s.answerError
+	e.Use(s.requestID, s.observe, recoverPanics)
+	s.echo = e
+	if err := s.registerRoutes(); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Echo returns the router, to register routes on before [Server.Run].
+func (s *Server) Echo() *echo.Echo { return s.echo }
+
+// Handler returns what [Server.Run] serves, for tests that bring their own
+// listener.
+func (s *Server) Handler() http.Handler { return headAsGet(s.echo) }
+
+// Ready is closed once the server listens.
+func (s *Server) Ready() <-chan struct{} { return s.ready }
+
+// Addr returns the address it listens on, with the real port; nil before
+// [Server.Ready] is closed.
+func (s *Server) Addr() net.Addr {
+	select {
+	case <-s.ready:
+		return s.addr
+	default:
+		return nil
+	}
+}
+
+// Run listens and serves until ctx ends, then stops accepting and lets the
+// requests in hand finish within the drain timeout. Their contexts do not end
+// with ctx, only with that timeout. It returns nil after a clean stop, an error
+// when it cannot listen, when serving fails, or when requests had to be cut
+// off. A server runs once.
+func (s *Server) Run(ctx context.Context) error {
+	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.cfg.Addr)
+	if err != nil {
+		return fmt.Errorf("listen for HTTP on %q: %w", s.cfg.Addr, err)
+	}
+	requests, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
+	srv := &http.Server{
+		Handler:           s.Handler(),
+		ReadHeaderTimeout: readHeaderTimeout,
+		ReadTimeout:       readTimeout,
+		WriteTimeout:      writeTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		BaseContext:       func(net.Listener) context.Context { return requests },
+		ErrorLog:          log.New(connLog{s.log}, "", 0),
+	}
+	s.addr = ln.Addr()
+	close(s.ready)
+
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(ln) }()
+	select {
+	case err := <-served:
+		return fmt.Errorf("serve HTTP on %s: %w", s.addr, err)
+	case <-ctx.Done():
+	}
+
+	drain, cancel := context.WithTimeout(requests, s.cfg.DrainTimeout)
+	defer cancel()
+	if err := srv.Shutdown(drain); err != nil {
+		cut()
+		return errors.Join(
+			fmt.Errorf("finish HTTP requests within %s: %w", s.cfg.DrainTimeout, err),
+			srv.Close())
+	}
+	return nil
+}
+
+// connLog takes what net/http has to say about single connections (a header
+// that is none, an aborted handshake): worth a look, never an alarm.
+type connLog struct{ log zerolog.Logger }
+
+func (l connLog) Write(p []byte) (int, error) {
+	l.log.Debug().Str("detail", bounded(string(p), 500)).Msg("HTTP connection")
+	return len(p), nil
+}
+
+// headAsGet answers HEAD wherever GET is answered: net/http drops the body.
+func headAsGet(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodHead {
+			get := *r
+			get.Method = http.MethodGet
+			r = &get
+		}
+		next.ServeHTTP(w, r)
+	})
+}
