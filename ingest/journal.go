@@ -1,0 +1,181 @@
+package ingest
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+	"golang.org/x/time/rate"
+
+	"serversync/events"
+	"serversync/internal/httpserver"
+)
+
+// What can become of a delivery, as the metric's label and the log say it.
+const (
+	outcomeAccepted  = "accepted"
+	outcomeDuplicate = "duplicate" // accepted; the broker had it already
+	outcomeIgnored   = "ignored"
+	outcomeFailed    = "failed" // a fault of ours: 500
+)
+
+// refusalOutcome names a refusal by its status; "" for one that is none.
+func refusalOutcome(status int) string {
+	switch status {
+	case http.StatusBadRequest:
+		return "bad_request"
+	case http.StatusUnauthorized:
+		return "unauthorized"
+	case http.StatusForbidden:
+		return "forbidden"
+	case http.StatusRequestEntityTooLarge:
+		return "too_large"
+	case http.StatusUnsupportedMediaType:
+		return "unsupported_media_type"
+	case http.StatusUnprocessableEntity:
+		return "unprocessable"
+	case http.StatusTooManyRequests:
+		return "rate_limited"
+	case http.StatusServiceUnavailable:
+		return "unavailable"
+	default:
+		return ""
+	}
+}
+
+// Refusals are logged refusalsLoggedBurst at once and one a second from then
+// on: whoever wants to fill our disk shall need more than a loop.
+const (
+	refusalsLoggedPerSecond = 1
+	refusalsLoggedBurst     = 20
+)
+
+// entry is what is known of a delivery whatever becomes of it. There is
+// nothing in it that a client could hide a secret in, save the event's name,
+// which is logged only for deliveries that were let in.
+type entry struct {
+	arrived   time.Time
+	took      time.Duration
+	client    netip.Addr
+	requestID string
+	name      string // VirtFusion's event name; empty while unknown
+	duplicate bool   // the broker had the event already
+}
+
+// journal counts deliveries and writes one line for each.
+type journal struct {
+	log        zerolog.Logger
+	refusals   *rate.Limiter
+	suppressed atomic.Int64 // refusals without a line since the last one with
+
+	deliveries   *prometheus.CounterVec
+	seconds      prometheus.Histogram
+	lastAccepted prometheus.Gauge
+}
+
+func newJournal(reg prometheus.Registerer, log zerolog.Logger) (*journal, error) {
+	j := &journal{
+		log:      log,
+		refusals: rate.NewLimiter(refusalsLoggedPerSecond, refusalsLoggedBurst),
+		deliveries: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "serversync_webhook_deliveries_total",
+			Help: "Webhook deliveries by what became of them.",
+		}, []string{"outcome"}),
+		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "serversync_webhook_delivery_duration_seconds",
+			Help:    "Time from a delivery's arrival until its event was durable, or was given up.",
+			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 10},
+		}),
+		lastAccepted: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "serversync_webhook_last_accepted_timestamp_seconds",
+			Help: "When the last delivery was accepted, in Unix time; 0: none yet.",
+		}),
+	}
+	for _, c := range []prometheus.Collector{j.deliveries, j.seconds, j.lastAccepted} {
+		if err := reg.Register(c); err != nil {
+			return nil, fmt.Errorf("register webhook metrics: %w", err)
+		}
+	}
+	// A counter that appears with its first refusal hides that refusal from rate().
+	for _, outcome := range []string{outcomeAccepted, outcomeDuplicate, outcomeIgnored, outcomeFailed} {
+		j.deliveries.WithLabelValues(outcome)
+	}
+	for status := http.StatusBadRequest; status <= http.StatusServiceUnavailable; status++ {
+		if outcome := refusalOutcome(status); outcome != "" {
+			j.deliveries.WithLabelValues(outcome)
+		}
+	}
+	return j, nil
+}
+
+// record notes what became of a delivery: e is its event, nil when there is
+// none; err is the refusal, nil when it was accepted or ignored.
+func (j *journal) record(entry *entry, e *events.Event, err error) {
+	outcome := outcomeOf(entry, e, err)
+	j.deliveries.WithLabelValues(outcome).Inc()
+	if e != nil {
+		j.seconds.Observe(entry.took.Seconds())
+	}
+	if e != nil && err == nil {
+		j.lastAccepted.Set(float64(entry.arrived.UnixMilli()) / 1000)
+	}
+
+	line := j.line(entry, e, outcome)
+	if line == nil || !line.Enabled() {
+		return
+	}
+	line.Str("outcome", outcome).
+		Str("client", entry.client.String()).
+		Str("requestId", entry.requestID).
+		Dur("durationMs", entry.took)
+	if entry.name != "" {
+		line.Str("name", cleanText(entry.name))
+	}
+	if e != nil {
+		line.Str("event", e.ID).Int64("server", e.Server.ID).Int64("owner", e.OwnerID()).
+			Str("kind", string(e.Kind)).Bool("failed", e.Failed).Time("observedAt", e.ObservedAt)
+	}
+	if err != nil {
+		line.Err(err)
+	}
+	line.Msg("webhook delivery")
+}
+
+// line opens the log line, or returns nil when there shall be none.
+func (j *journal) line(entry *entry, e *events.Event, outcome string) *zerolog.Event {
+	switch {
+	case outcome == outcomeAccepted, outcome == outcomeDuplicate:
+		return j.log.Info()
+	case outcome == outcomeIgnored:
+		return j.log.Debug()
+	case e != nil: // let in, understood, and lost: each of them matters
+		return j.log.Error()
+	case !j.refusals.AllowN(entry.arrived, 1):
+		j.suppressed.Add(1)
+		return nil
+	default:
+		return j.log.Warn().Int64("suppressed", j.suppressed.Swap(0))
+	}
+}
+
+func outcomeOf(entry *entry, e *events.Event, err error) string {
+	switch {
+	case err == nil && e == nil:
+		return outcomeIgnored
+	case err == nil && entry.duplicate:
+		return outcomeDuplicate
+	case err == nil:
+		return outcomeAccepted
+	}
+	if refusal, ok := errors.AsType[*httpserver.StatusError](err); ok {
+		if outcome := refusalOutcome(refusal.Status); outcome != "" {
+			return outcome
+		}
+	}
+	return outcomeFailed
+}
