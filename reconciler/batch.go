@@ -1,0 +1,328 @@
+package reconciler
+
+import (
+	"context"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/uptrace/bun"
+
+	"serversync/db"
+	"serversync/events"
+)
+
+// work is one server to decide: with news, or again from what is stored.
+type work struct {
+	serverID    int64
+	observation *Observation
+}
+
+// decided is a decision that has been committed.
+type decided struct {
+	Decision
+	observation *Observation
+}
+
+// group makes the work of a batch: one item per server, sorted by id, which is
+// the order in which servers are locked.
+func group(batch []events.Event) []work {
+	byServer := make(map[int64][]events.Event, len(batch))
+	for i := range batch {
+		id := batch[i].Server.ID
+		byServer[id] = append(byServer[id], batch[i])
+	}
+	works := make([]work, 0, len(byServer))
+	for id, all := range byServer {
+		o := collapse(all)
+		works = append(works, work{serverID: id, observation: &o})
+	}
+	slices.SortFunc(works, func(a, b work) int {
+		if a.serverID < b.serverID {
+			return -1
+		}
+		return 1 // ids are distinct
+	})
+	return works
+}
+
+// evidence is all that a batch's decisions rest on, read in one go.
+type evidence struct {
+	known  map[int64]*State
+	rows   map[int64][]Row // by VirtFusion server id
+	stored map[int64]*db.BillingMatch
+	users  *Users
+	prices map[int64]Price
+	policy Policy
+}
+
+// decideAll decides and applies a batch in one transaction. The servers of the
+// works must be locked already.
+func (r *Reconciler) decideAll(ctx context.Context, tx bun.Tx, works []work) ([]decided, error) {
+	ev, err := r.read(ctx, tx, works)
+	if err != nil {
+		return nil, err
+	}
+	now := micro(r.now())
+	decisions := make([]decided, len(works))
+	for i, w := range works {
+		decisions[i] = decided{observation: w.observation, Decision: Decide(Input{
+			Now: now, Observation: w.observation, Known: ev.known[w.serverID], Rows: ev.rows[w.serverID],
+			Users: ev.users, Prices: ev.prices, Policy: ev.policy,
+		})}
+	}
+	if err := apply(ctx, tx, decisions, ev, now); err != nil {
+		return nil, err
+	}
+	return decisions, nil
+}
+
+// read gathers the evidence in a constant number of statements.
+func (r *Reconciler) read(ctx context.Context, tx bun.Tx, works []work) (*evidence, error) {
+	ids := make([]int64, len(works))
+	for i, w := range works {
+		ids[i] = w.serverID
+	}
+	stored, err := db.ServersByID(ctx, tx, ids)
+	if err != nil {
+		return nil, err
+	}
+	ev := &evidence{
+		known: make(map[int64]*State, len(stored)), rows: make(map[int64][]Row, len(works)),
+		stored: make(map[int64]*db.BillingMatch, len(works)), prices: make(map[int64]Price),
+	}
+	for i := range stored {
+		s := fromInventory(&stored[i])
+		ev.known[s.ID] = &s
+	}
+
+	keys := collectKeys(works, ev.known)
+	if err := ev.readRows(ctx, tx, keys); err != nil {
+		return nil, err
+	}
+	if err := ev.readUsers(ctx, tx, keys); err != nil {
+		return nil, err
+	}
+	prices, err := db.ReadPrices(ctx, tx)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range prices {
+		ev.prices[p.VirtfusionPackageID] = Price{PackageID: p.VirtfusionPackageID, Name: p.Name, Monthly: cents(p.Price)}
+	}
+	settings, err := db.ReadPolicy(ctx, tx)
+	if err != nil {
+		return nil, err
+	}
+	ev.policy = r.policy
+	ev.policy.HourlyMode, ev.policy.HoursPerMonth = settings.HourlyMode, settings.HoursPerMonth
+	return ev, nil
+}
+
+// keys are what a batch's evidence is looked up by.
+type keys struct {
+	serverIDs []int64
+	uuids     []string
+	byUUID    map[string][]int64 // the servers that carry a UUID, now or before
+	owners    []int64            // VirtFusion user ids
+	users     []int64            // SkyPANEL user ids
+}
+
+func collectKeys(works []work, known map[int64]*State) keys {
+	k := keys{byUUID: make(map[string][]int64, len(works))}
+	owners, users := make(map[int64]bool), make(map[int64]bool)
+	addUUID := func(uuid string, id int64) {
+		if uuid == "" || uuid == db.DeletedServerUUID {
+			return
+		}
+		if !slices.Contains(k.byUUID[uuid], id) {
+			k.byUUID[uuid] = append(k.byUUID[uuid], id)
+		}
+	}
+	for _, w := range works {
+		k.serverIDs = fitting(k.serverIDs, w.serverID)
+		if s := known[w.serverID]; s != nil {
+			addUUID(s.UUID, s.ID)
+			owners[s.OwnerID] = true
+			if s.OwnerExt != nil {
+				users[*s.OwnerExt] = true
+			}
+		}
+		if w.observation == nil {
+			continue
+		}
+		s := &w.observation.Server
+		if s.UUID != nil {
+			addUUID(*s.UUID, s.ID)
+		}
+		if s.Owner != nil {
+			owners[s.Owner.ID] = true
+			if s.Owner.ExtRelationID != nil {
+				users[*s.Owner.ExtRelationID] = true
+			}
+		}
+	}
+	for uuid := range k.byUUID {
+		k.uuids = append(k.uuids, uuid)
+	}
+	for id := range owners {
+		k.owners = fitting(k.owners, id)
+	}
+	for id := range users {
+		k.users = fitting(k.users, id)
+	}
+	return k
+}
+
+// fitting appends an id that SkyPANEL's integer columns could hold; another
+// one matches nothing there.
+func fitting(ids []int64, id int64) []int64 {
+	if id <= 0 || id > math.MaxInt32 {
+		return ids
+	}
+	return append(ids, id)
+}
+
+// readRows finds the billing rows of the batch's servers.
+func (ev *evidence) readRows(ctx context.Context, tx bun.Tx, k keys) error {
+	matches, err := db.BillingByServer(ctx, tx, k.serverIDs, k.uuids)
+	if err != nil {
+		return err
+	}
+	wanted := make(map[int64]bool, len(k.serverIDs))
+	for _, id := range k.serverIDs {
+		wanted[id] = true
+	}
+	for i := range matches {
+		m := &matches[i]
+		ev.stored[m.ID] = m
+		row := fromBilling(m)
+		servers := k.byUUID[row.UUID]
+		if wanted[row.ServerID] && !slices.Contains(servers, row.ServerID) {
+			servers = append(slices.Clone(servers), row.ServerID)
+		}
+		for _, id := range servers {
+			ev.rows[id] = append(ev.rows[id], row)
+		}
+	}
+	return ev.readCharges(ctx, tx)
+}
+
+// readCharges looks for charges where a row of ours may have to be withdrawn:
+// where it is not its server's only row. Elsewhere nobody asks.
+func (ev *evidence) readCharges(ctx context.Context, tx bun.Tx) error {
+	var billingIDs []int64
+	var chargeIDs []*int64
+	for _, rows := range ev.rows {
+		if len(rows) < 2 {
+			continue
+		}
+		for i := range rows {
+			if !rows[i].Ours {
+				continue
+			}
+			var charge *int64
+			if record := ev.stored[rows[i].ID].Record; record != nil {
+				charge = record.ChargeID
+			}
+			billingIDs, chargeIDs = append(billingIDs, rows[i].ID), append(chargeIDs, charge)
+		}
+	}
+	if len(billingIDs) == 0 {
+		return nil
+	}
+	charged, err := db.ChargedBeside(ctx, tx, billingIDs, chargeIDs)
+	if err != nil {
+		return err
+	}
+	for _, rows := range ev.rows {
+		for i := range rows {
+			rows[i].Charged = charged[rows[i].ID]
+		}
+	}
+	return nil
+}
+
+func (ev *evidence) readUsers(ctx context.Context, tx bun.Tx, k keys) error {
+	users, err := db.UsersByLink(ctx, tx, k.owners, k.users)
+	if err != nil {
+		return err
+	}
+	ev.users = &Users{ByVirtfusionID: make(map[int64][]User), ByID: make(map[int64]User)}
+	for _, u := range users {
+		user := User{ID: u.ID, VirtfusionID: u.VirtfusionID, Active: u.IsActive != nil && *u.IsActive}
+		ev.users.ByID[u.ID] = user
+		if u.VirtfusionID != nil {
+			ev.users.ByVirtfusionID[*u.VirtfusionID] = append(ev.users.ByVirtfusionID[*u.VirtfusionID], user)
+		}
+	}
+	return nil
+}
+
+// apply writes a batch's decisions, a constant number of statements for all.
+func apply(ctx context.Context, tx bun.Tx, decisions []decided, ev *evidence, now time.Time) error {
+	var (
+		creates     []db.NewBilling
+		changes     []db.BillingChange
+		withdrawals []db.Withdrawal
+		saves       []db.Server
+		touches     []db.Server
+		lines       []db.History
+	)
+	for i := range decisions {
+		d := &decisions[i]
+		if d.Create != nil {
+			var runID string
+			if d.observation != nil {
+				runID = d.observation.RunID
+			}
+			creates = append(creates, toBilling(d.Create, &d.State, runID, now))
+		}
+		ours := make(map[int64]bool)
+		for _, row := range ev.rows[d.State.ID] {
+			ours[row.ID] = row.Ours
+		}
+		for j := range d.Changes {
+			c := &d.Changes[j]
+			changes = append(changes, toChange(c, ev.stored[c.RowID], ours[c.RowID], d.State.ID, now))
+		}
+		for _, w := range d.Withdraw {
+			was := ev.stored[w.RowID]
+			record := toRecord(was, true, d.State.ID, now)
+			record.Enabled, record.ClosedReason = false, string(ClosedWithdrawn)
+			withdrawals = append(withdrawals, db.Withdrawal{Was: was.HourlyBilling, Record: record, Now: now, Delete: w.Delete})
+		}
+	}
+	made, err := db.InsertBilling(ctx, tx, creates)
+	if err != nil {
+		return err
+	}
+	for i := range decisions {
+		d := &decisions[i]
+		if id, ok := made[d.State.ID]; ok && d.Create != nil {
+			d.State.BillingID = &id
+		}
+		switch {
+		case d.Save:
+			saves = append(saves, toInventory(&d.State))
+		case d.Touch:
+			touches = append(touches, toInventory(&d.State))
+		}
+		for j := range d.Lines {
+			lines = append(lines, toHistory(&d.Lines[j], &d.Decision, d.observation, d.State.BillingID, now))
+		}
+	}
+	if err := db.ChangeBilling(ctx, tx, changes); err != nil {
+		return err
+	}
+	if err := db.WithdrawBilling(ctx, tx, withdrawals); err != nil {
+		return err
+	}
+	if err := db.UpsertServers(ctx, tx, saves); err != nil {
+		return err
+	}
+	if err := db.TouchServers(ctx, tx, touches); err != nil {
+		return err
+	}
+	return db.InsertHistory(ctx, tx, lines)
+}

@@ -1,0 +1,185 @@
+package reconciler
+
+import (
+	"time"
+
+	"github.com/shopspring/decimal"
+)
+
+// InitialCharge says what becomes of the first hour of a new external server.
+type InitialCharge string
+
+// The ways of BILLING_INITIAL_CHARGE that this version knows.
+const (
+	ChargeRecord InitialCharge = "record" // a pending transaction, which nobody collects
+	ChargeNone   InitialCharge = "none"   // no transaction; SkyPANEL bills from discovery on
+)
+
+// Policy is what the operator and SkyPANEL's settings say about billing.
+type Policy struct {
+	// HourlyMode: SkyPANEL bills by the hour. In monthly mode it makes no
+	// billing rows for its own servers, so a missing row proves nothing.
+	HourlyMode bool
+	// HoursPerMonth divides a monthly price; > 0.
+	HoursPerMonth int64
+	// BillSelfService: bill servers that VirtFusion bills itself.
+	BillSelfService bool
+	// StartAtCreation: bill from the server's creation rather than from its
+	// discovery.
+	StartAtCreation bool
+	InitialCharge   InitialCharge
+	// SettleDelay is how long a new server may wait for SkyPANEL's own row.
+	SettleDelay time.Duration
+}
+
+// Row is a SkyPANEL billing row that carries the server's id or UUID.
+type Row struct {
+	ID           int64
+	UserID       int64
+	ServerID     int64 // VirtFusion server id
+	UUID         string
+	PackageID    int64
+	PackageName  string
+	MonthlyPrice decimal.Decimal
+	HourlyRate   decimal.Decimal
+	Hours        int64
+	Enabled      bool
+	LastBilledAt *time.Time
+	// Ours: we made it, by our own record or by its reference.
+	Ours bool
+	// Record is our memory of a row that we made or switched off; nil where
+	// there is none.
+	Record *RowRecord
+	// Charged: it has charges besides the pending first one that we recorded.
+	// Known only where a row of ours stands beside one of SkyPANEL's.
+	Charged bool
+}
+
+// RowRecord is how we last left a billing row.
+type RowRecord struct {
+	Enabled      bool
+	PackageID    int64
+	MonthlyPrice decimal.Decimal
+	LastBilledAt *time.Time
+	Closed       Closed
+}
+
+// Closed says why we closed a billing row.
+type Closed string
+
+// The reasons for closing a row.
+const (
+	ClosedNot       Closed = ""
+	ClosedDestroyed Closed = "destroyed"
+	ClosedMoved     Closed = "moved"
+	ClosedWithdrawn Closed = "withdrawn"
+)
+
+// Input is all that a decision may depend on.
+type Input struct {
+	// Now is the time of the decision, UTC, in microseconds.
+	Now time.Time
+	// Observation is the news; nil when the server is decided again from what
+	// is stored.
+	Observation *Observation
+	// Known is what is stored; nil for a server never heard of. Observation
+	// and Known are not both nil.
+	Known *State
+	// Rows are the billing rows that match by VirtFusion id or UUID, of what
+	// is stored or of the observation.
+	Rows   []Row
+	Users  *Users
+	Prices map[int64]Price // by VirtFusion package id
+	Policy Policy
+}
+
+// Outcome says what became of a server's billing.
+type Outcome string
+
+// The outcomes.
+const (
+	OutcomeUnchanged Outcome = "unchanged"
+	OutcomeNew       Outcome = "new"     // a billing row was made
+	OutcomeUpdated   Outcome = "updated" // a billing row changed
+)
+
+// Decision is what is to be done about one server, and why.
+type Decision struct {
+	// State is what we know from now on.
+	State   State
+	Outcome Outcome
+	// Create is a billing row of ours to make; nil makes none.
+	Create   *NewRow
+	Changes  []RowChange
+	Withdraw []RowWithdrawal
+	Lines    []Line
+	// Ask says why VirtFusion should be asked for a fresh look at the server;
+	// empty when what is known suffices.
+	Ask string
+	// Save: the state differs from what is stored in more than the time of
+	// the last observation.
+	Save bool
+	// Touch: only the last observation moved.
+	Touch bool
+}
+
+// NewRow is a billing row of ours to make.
+type NewRow struct {
+	UserID          int64
+	PackageID       int64
+	PackageName     string
+	MonthlyPrice    decimal.Decimal
+	HourlyRate      decimal.Decimal
+	Hours           int64
+	Enabled         bool
+	ServerCreatedAt *time.Time
+	LastBilledAt    time.Time
+	Charge          *Charge
+}
+
+// Charge is the pending first charge of a new row.
+type Charge struct {
+	Amount     decimal.Decimal // dollars, four decimals
+	Start, End time.Time
+}
+
+// RowChange alters one billing row; nil fields stay as they are.
+type RowChange struct {
+	RowID  int64
+	Enable *bool
+	UUID   *string
+	Terms  *terms     // package and price
+	Resume *time.Time // last_billed_at moves forward to it
+	Closed Closed     // why it was closed; ClosedNot opens it
+}
+
+// RowWithdrawal takes back a billing row of ours: deleted while nothing was
+// charged, else switched off for a refund.
+type RowWithdrawal struct {
+	RowID  int64
+	Delete bool
+}
+
+// LineKind says what a history line tells.
+type LineKind string
+
+// The kinds of history lines.
+const (
+	LineObserved  LineKind = "observed"          // VirtFusion's account of the server changed
+	LineDecided   LineKind = "decided"           // its status, owner or billing changed
+	LineCreated   LineKind = "billing_created"   // a billing row of ours was made
+	LineChanged   LineKind = "billing_changed"   // a billing row got another price, package, UUID or switch
+	LineClosed    LineKind = "billing_closed"    // a billing row was switched off for good
+	LineWithdrawn LineKind = "billing_withdrawn" // a billing row of ours was taken back
+	LineRefundDue LineKind = "refund_due"        // …after it had been charged: a person must refund
+)
+
+// Line is one line of a server's history.
+type Line struct {
+	Kind   LineKind
+	Reason string
+	// RowID is the billing row that the line is about; 0 is the row being
+	// created, or none.
+	RowID         int64
+	Before, After []byte // JSON objects, or nil
+}

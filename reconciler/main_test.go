@@ -1,0 +1,9 @@
+package reconciler
+
+import (
+	"testing"
+
+	"serversync/db/dbtest"
+)
+
+func TestMain(m *testing.M) { dbtest.Main(m) }

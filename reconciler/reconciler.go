@@ -1,0 +1,261 @@
+package reconciler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+	"github.com/uptrace/bun"
+
+	"serversync/db"
+	"serversync/events"
+)
+
+// Config is what a reconciler needs. Every field is required.
+type Config struct {
+	DB       *bun.DB
+	Consumer jetstream.Consumer
+	Policy   Policy // the operator's part; SkyPANEL's is read with every batch
+	Now      func() time.Time
+	Log      zerolog.Logger
+	Metrics  prometheus.Registerer
+}
+
+// Reconciler is the consumer of the stream. Several may run side by side, in
+// one process or in many.
+type Reconciler struct {
+	db       *bun.DB
+	consumer jetstream.Consumer
+	policy   Policy
+	now      func() time.Time
+	log      zerolog.Logger
+	metrics  *metrics
+}
+
+// New returns a reconciler; [Reconciler.Run] and [Reconciler.RunSettler] make
+// it work.
+func New(c Config) *Reconciler {
+	return &Reconciler{
+		db: c.DB, consumer: c.Consumer, policy: c.Policy, now: c.Now, log: c.Log,
+		metrics: newMetrics(c.Metrics),
+	}
+}
+
+const (
+	// idleWait is how long one request for an event waits at the broker.
+	idleWait = 5 * time.Second
+	// finishTimeout is how long the batch in hand may take after a shutdown
+	// was asked for.
+	finishTimeout = 8 * time.Second
+	// staleRetries bounds how often a batch is decided again at once because
+	// SkyPANEL changed a row meanwhile.
+	staleRetries = 5
+)
+
+// Run takes events off the stream until ctx ends, then finishes and
+// acknowledges the batch in hand. It returns nil after a clean end.
+func (r *Reconciler) Run(ctx context.Context) error {
+	pause := passingFaults()
+	for ctx.Err() == nil {
+		messages, err := r.fetch(ctx)
+		if err != nil {
+			if ctx.Err() != nil {
+				continue
+			}
+			wait := pause.NextBackOff()
+			r.log.Warn().Err(err).Dur("retry_in", wait).Msg("no events from the broker; trying again")
+			sleep(ctx, wait)
+			continue
+		}
+		pause.Reset()
+		if len(messages) > 0 {
+			r.handle(ctx, messages)
+		}
+	}
+	return nil
+}
+
+// passingFaults is the pace of retries while something is away.
+func passingFaults() *backoff.ExponentialBackOff {
+	return backoff.NewExponentialBackOff(
+		backoff.WithInitialInterval(100*time.Millisecond),
+		backoff.WithMaxInterval(10*time.Second),
+		backoff.WithMaxElapsedTime(0))
+}
+
+// sleep waits, unless ctx ends first.
+func sleep(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}
+
+// fetch takes what is waiting, up to a batch; when nothing is, it waits for
+// the first event. A lone event is thus taken at once, and nothing is held
+// back while the database is away.
+func (r *Reconciler) fetch(ctx context.Context) ([]jetstream.Msg, error) {
+	batch, err := r.consumer.FetchNoWait(events.BatchSize)
+	if err != nil {
+		return nil, fmt.Errorf("fetch events: %w", err)
+	}
+	var messages []jetstream.Msg
+	for m := range batch.Messages() {
+		messages = append(messages, m)
+	}
+	if len(messages) > 0 {
+		return messages, nil // an error after the first ones shows up again at the next fetch
+	}
+	if err := batch.Error(); err != nil {
+		return nil, fmt.Errorf("fetch events: %w", err)
+	}
+	wait, cancel := context.WithTimeout(ctx, idleWait)
+	defer cancel()
+	first, err := r.consumer.Fetch(1, jetstream.FetchContext(wait))
+	if err != nil {
+		return nil, fmt.Errorf("wait for an event: %w", err)
+	}
+	for m := range first.Messages() {
+		messages = append(messages, m)
+	}
+	if err := first.Error(); err != nil && len(messages) == 0 && !idle(err) {
+		return nil, fmt.Errorf("wait for an event: %w", err)
+	}
+	return messages, nil
+}
+
+// idle reports that a wait ended because nothing came.
+func idle(err error) bool {
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) || errors.Is(err, jetstream.ErrNoMessages)
+}
+
+// delivery is an event with the message that brought it.
+type delivery struct {
+	message jetstream.Msg
+	event   events.Event
+}
+
+// handle brings a batch into the books and answers for each of its messages.
+func (r *Reconciler) handle(ctx context.Context, messages []jetstream.Msg) {
+	deliveries := make([]delivery, 0, len(messages))
+	for _, m := range messages {
+		e, err := events.Decode(m.Data())
+		if err != nil {
+			r.answer(m, verdictUnusable, &e, err)
+			continue
+		}
+		deliveries = append(deliveries, delivery{message: m, event: e})
+	}
+	r.commit(ctx, deliveries)
+}
+
+// commit brings deliveries into the books. When PostgreSQL refuses a value it
+// goes on by halves, until the bad event stands alone: the others go through.
+func (r *Reconciler) commit(ctx context.Context, deliveries []delivery) {
+	if len(deliveries) == 0 {
+		return
+	}
+	batch := make([]events.Event, len(deliveries))
+	for i := range deliveries {
+		batch[i] = deliveries[i].event
+	}
+	err := r.process(ctx, batch)
+	switch {
+	case err == nil:
+		for i := range deliveries {
+			r.answer(deliveries[i].message, verdictDone, &deliveries[i].event, nil)
+		}
+	case db.Classify(err) != db.FaultOfData: // shutting down while something is away
+		for i := range deliveries {
+			r.answer(deliveries[i].message, verdictLater, &deliveries[i].event, err)
+		}
+	case len(deliveries) == 1:
+		r.answer(deliveries[0].message, verdictUnusable, &deliveries[0].event, err)
+	default:
+		half := len(deliveries) / 2
+		r.commit(ctx, deliveries[:half])
+		r.commit(ctx, deliveries[half:])
+	}
+}
+
+// process decides and applies a batch, and tries again for as long as only
+// passing faults stand in the way. Once ctx has ended it tries no more; the
+// attempt in hand gets finishTimeout.
+func (r *Reconciler) process(ctx context.Context, batch []events.Event) error {
+	works := group(batch)
+	pause := passingFaults()
+	stale := 0
+	for {
+		started := r.now()
+		decisions, err := r.attempt(ctx, works)
+		if err == nil {
+			r.metrics.committed(len(batch), decisions, r.now().Sub(started), r.oldest(batch))
+			r.report(decisions)
+			return nil
+		}
+		if db.Stale(err) && stale < staleRetries && ctx.Err() == nil {
+			stale++
+			continue
+		}
+		if db.Classify(err) == db.FaultOfData || ctx.Err() != nil {
+			return err
+		}
+		wait := pause.NextBackOff()
+		r.metrics.retries.Inc()
+		r.log.Warn().Err(err).Int("events", len(batch)).Dur("retry_in", wait).
+			Msg("the books could not be written; nothing is lost, trying again")
+		sleep(ctx, wait)
+	}
+}
+
+// attempt is one transaction over a batch.
+func (r *Reconciler) attempt(ctx context.Context, works []work) ([]decided, error) {
+	ctx, cancel := finishing(ctx)
+	defer cancel()
+	ids := make([]int64, len(works))
+	for i, w := range works {
+		ids[i] = w.serverID
+	}
+	var decisions []decided
+	err := r.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
+		if err := db.LockServers(ctx, tx, ids); err != nil {
+			return err
+		}
+		var err error
+		decisions, err = r.decideAll(ctx, tx, works)
+		return err
+	})
+	return decisions, err
+}
+
+// finishing is a context that outlives the end of ctx by finishTimeout, so
+// that a shutdown does not tear a transaction in two.
+func finishing(ctx context.Context) (context.Context, context.CancelFunc) {
+	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		timer := time.AfterFunc(finishTimeout, cancel)
+		context.AfterFunc(work, func() { timer.Stop() })
+	})
+	return work, func() {
+		stop()
+		cancel()
+	}
+}
+
+// oldest is the age of the batch's oldest event, from its arrival.
+func (r *Reconciler) oldest(batch []events.Event) time.Duration {
+	first := r.now()
+	for i := range batch {
+		if batch[i].ReceivedAt.Before(first) {
+			first = batch[i].ReceivedAt
+		}
+	}
+	return r.now().Sub(first)
+}
