@@ -1,0 +1,379 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/rs/zerolog"
+	"github.com/urfave/cli/v3"
+
+	"serversync/db"
+	"serversync/reconciler"
+)
+
+// The roles of a process.
+const (
+	roleIngest    = "ingest"
+	roleAPI       = "api"
+	roleReconcile = "reconcile"
+	roleSweep     = "sweep"
+)
+
+var allRoles = []string{roleIngest, roleAPI, roleReconcile, roleSweep}
+
+// config is the configuration of the service, checked.
+type config struct {
+	// demo: the world is a simulation. SkyPANEL's own tables are made where
+	// they are missing, and the log is for looking at.
+	demo bool
+
+	roles      []string
+	listenAddr string
+	dataDir    string
+
+	databaseURL string // empty: embedded
+
+	natsURL      string // empty: embedded
+	natsCreds    string
+	natsReplicas int
+	streamMaxAge time.Duration
+
+	virtfusionURL       string // empty: from SkyPANEL's settings
+	virtfusionToken     string
+	virtfusionTLSVerify *bool
+	virtfusionRPS       float64
+
+	webhookTokens               []string
+	webhookAllowUnauthenticated bool
+	webhookAllowCIDRs           []netip.Prefix
+	trustedProxies              []netip.Prefix
+
+	policy reconciler.Policy // without what SkyPANEL's settings say
+
+	logLevel  zerolog.Level
+	logFormat string // "json", "console", or empty: console on a terminal
+}
+
+// has reports whether this process runs a role.
+func (c *config) has(role string) bool { return slices.Contains(c.roles, role) }
+
+// needsDatabase reports whether a role of this process uses PostgreSQL. The
+// ingest role does not: it starts and serves without.
+func (c *config) needsDatabase() bool {
+	return c.has(roleReconcile) || c.has(roleAPI) || c.has(roleSweep)
+}
+
+// setting is one variable of the environment, and the flag of the same name.
+type setting struct {
+	env      string
+	fallback string
+	usage    string
+	boolean  bool
+	// secret values are not repeated in messages.
+	secret bool
+	apply  func(c *config, value string) error
+}
+
+func (s *setting) flag() string { return strings.ReplaceAll(strings.ToLower(s.env), "_", "-") }
+
+// settings are the variables of serve, as the README lists them.
+func settings() []setting {
+	return []setting{
+		{env: "ROLES", fallback: strings.Join(allRoles, ","), usage: "comma-separated roles of this process", apply: applyRoles},
+		{env: "LISTEN_ADDR", fallback: ":8080", usage: "HTTP address", apply: func(c *config, v string) error {
+			c.listenAddr = v
+			return checkAddr(v)
+		}},
+		{env: "DATA_DIR", fallback: "./data", usage: "directory of the embedded PostgreSQL and NATS", apply: text(func(c *config) *string { return &c.dataDir })},
+		{env: "DATABASE_URL", usage: "PostgreSQL: SkyPANEL's own database (empty: embedded)", secret: true, apply: applyDatabaseURL},
+		{env: "NATS_URL", usage: "external JetStream (empty: embedded)", secret: true, apply: applyNATSURL},
+		{env: "NATS_CREDS", usage: "file of NATS credentials", apply: text(func(c *config) *string { return &c.natsCreds })},
+		{env: "NATS_REPLICAS", usage: "copies of the stream (default: 3 in a cluster, else 1)", apply: applyReplicas},
+		{env: "STREAM_MAX_AGE", fallback: "720h", usage: "how far back a replay can go", apply: duration(func(c *config) *time.Duration { return &c.streamMaxAge }, time.Minute)},
+		{env: "VIRTFUSION_API_URL", usage: "VirtFusion's API, with or without /api/v1 (empty: from SkyPANEL's settings)", apply: applyVirtFusionURL},
+		{env: "VIRTFUSION_API_TOKEN", usage: "VirtFusion's API token (empty: from SkyPANEL's settings)", secret: true, apply: text(func(c *config) *string { return &c.virtfusionToken })},
+		{env: "VIRTFUSION_TLS_VERIFY", usage: "check VirtFusion's certificate (empty: from SkyPANEL's settings)", boolean: true, apply: applyTLSVerify},
+		{env: "VIRTFUSION_RPS", fallback: "10", usage: "API requests a second", apply: applyRPS},
+		{env: "WEBHOOK_TOKENS", usage: "comma-separated tokens of webhooks; several at once for rotation", secret: true, apply: applyWebhookTokens},
+		{env: "WEBHOOK_ALLOW_UNAUTHENTICATED", fallback: "false", usage: "accept webhooks without a token when none is set", boolean: true, apply: boolean(func(c *config) *bool { return &c.webhookAllowUnauthenticated })},
+		{env: "WEBHOOK_ALLOW_CIDRS", usage: "comma-separated networks that may deliver webhooks (empty: any)", apply: prefixes(func(c *config) *[]netip.Prefix { return &c.webhookAllowCIDRs })},
+		{env: "TRUSTED_PROXIES", usage: "comma-separated networks whose X-Forwarded-For counts", apply: prefixes(func(c *config) *[]netip.Prefix { return &c.trustedProxies })},
+		{env: "SETTLE_DELAY", fallback: "2m", usage: "how long a new server may wait for SkyPANEL's own row", apply: duration(func(c *config) *time.Duration { return &c.policy.SettleDelay }, 0)},
+		{env: "OBSERVE_ONLY", fallback: "false", usage: "inventory only, no billing row is touched", boolean: true, apply: applyObserveOnly},
+		{env: "BILLING_START", fallback: "discovery", usage: "discovery, or creation: bill the time before the discovery too", apply: applyBillingStart},
+		{env: "BILLING_SELF_SERVICE", fallback: "false", usage: "bill servers that VirtFusion bills itself", boolean: true, apply: boolean(func(c *config) *bool { return &c.policy.BillSelfService })},
+		{env: "BILLING_INITIAL_CHARGE", fallback: "record", usage: "record: the first hour is a pending transaction; none: no transaction", apply: applyInitialCharge},
+		{env: "LOG_LEVEL", fallback: "info", usage: "trace, debug, info, warn or error", apply: applyLogLevel},
+		{env: "LOG_FORMAT", usage: "json or console (default: console on a terminal, else json)", apply: oneOf(func(c *config) *string { return &c.logFormat }, "json", "console", "")},
+	}
+}
+
+// flags are the settings as flags, each with its environment variable.
+func flags(all []setting) []cli.Flag {
+	list := make([]cli.Flag, 0, len(all))
+	for _, s := range all {
+		if s.boolean {
+			list = append(list, &cli.GenericFlag{
+				Name: s.flag(), Usage: s.usage, Value: &rawBool{}, Sources: cli.EnvVars(s.env), DefaultText: s.fallback,
+			})
+			continue
+		}
+		list = append(list, &cli.StringFlag{
+			Name: s.flag(), Usage: s.usage, Sources: cli.EnvVars(s.env), DefaultText: s.fallback,
+		})
+	}
+	return list
+}
+
+// rawBool is a switch whose value is checked with all others, so that every
+// fault can be named at once.
+type rawBool struct{ value string }
+
+func (b *rawBool) Set(v string) error { b.value = v; return nil }
+func (b *rawBool) Get() any           { return b }
+func (b *rawBool) String() string     { return b.value }
+func (b *rawBool) IsBoolFlag() bool   { return true }
+
+// readConfig checks every setting and names every fault, with its remedy, at
+// once. Nothing has been opened yet.
+func readConfig(cmd *cli.Command, all []setting) (config, error) {
+	var c config
+	var faults []string
+	for _, s := range all {
+		value := cmd.String(s.flag())
+		if s.boolean {
+			value = cmd.Generic(s.flag()).String()
+		}
+		value = strings.TrimSpace(value)
+		shown := value
+		if value == "" {
+			value = s.fallback
+		}
+		if s.secret && shown != "" {
+			shown = "(hidden)"
+		}
+		if err := s.apply(&c, value); err != nil {
+			faults = append(faults, fmt.Sprintf("  %s=%s: %v", s.env, shown, err))
+		}
+	}
+	if len(faults) > 0 {
+		return c, &usageError{fmt.Errorf("%d wrong settings; correct them in the environment, in .env or by flags:\n%s",
+			len(faults), strings.Join(faults, "\n"))}
+	}
+	return c, nil
+}
+
+func text(field func(*config) *string) func(*config, string) error {
+	return func(c *config, v string) error {
+		*field(c) = v
+		return nil
+	}
+}
+
+func boolean(field func(*config) *bool) func(*config, string) error {
+	return func(c *config, v string) error {
+		b, err := strconv.ParseBool(v)
+		if err != nil {
+			return errors.New("say true or false")
+		}
+		*field(c) = b
+		return nil
+	}
+}
+
+func duration(field func(*config) *time.Duration, least time.Duration) func(*config, string) error {
+	return func(c *config, v string) error {
+		d, err := time.ParseDuration(v)
+		if err != nil {
+			return errors.New("say a duration such as 90s, 2m or 720h")
+		}
+		if d < least {
+			return fmt.Errorf("say at least %s", least)
+		}
+		*field(c) = d
+		return nil
+	}
+}
+
+func oneOf(field func(*config) *string, values ...string) func(*config, string) error {
+	return func(c *config, v string) error {
+		if !slices.Contains(values, v) {
+			return fmt.Errorf("say one of %s", strings.Join(slices.DeleteFunc(slices.Clone(values), func(s string) bool { return s == "" }), ", "))
+		}
+		*field(c) = v
+		return nil
+	}
+}
+
+// prefixes reads networks; a bare address is a network of one.
+func prefixes(field func(*config) *[]netip.Prefix) func(*config, string) error {
+	return func(c *config, v string) error {
+		for part := range strings.SplitSeq(v, ",") {
+			part = strings.TrimSpace(part)
+			if part == "" {
+				continue
+			}
+			prefix, err := netip.ParsePrefix(part)
+			if err != nil {
+				addr, addrErr := netip.ParseAddr(part)
+				if addrErr != nil {
+					return fmt.Errorf("%q is no network: say one such as 203.0.113.0/24 or 2001:db8::/32", part)
+				}
+				prefix = netip.PrefixFrom(addr, addr.BitLen())
+			}
+			*field(c) = append(*field(c), prefix.Masked())
+		}
+		return nil
+	}
+}
+
+func applyRoles(c *config, v string) error {
+	for role := range strings.SplitSeq(v, ",") {
+		role = strings.TrimSpace(role)
+		if !slices.Contains(allRoles, role) {
+			return fmt.Errorf("%q is no role: say some of %s", role, strings.Join(allRoles, ", "))
+		}
+		if !c.has(role) {
+			c.roles = append(c.roles, role)
+		}
+	}
+	return nil
+}
+
+func checkAddr(v string) error {
+	_, port, err := net.SplitHostPort(v)
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	if err != nil {
+		return errors.New("say an address and a port, such as :8080 or 127.0.0.1:8080")
+	}
+	return nil
+}
+
+func applyDatabaseURL(c *config, v string) error {
+	if v == "" {
+		return nil
+	}
+	c.databaseURL = v
+	handle, err := db.Open(v)
+	if err != nil { // not shown: it could repeat a password
+		return errors.New("not a PostgreSQL URL: say one such as postgres://user:password@host:5432/skypanel")
+	}
+	return handle.Close() // nothing was connected
+}
+
+func applyNATSURL(c *config, v string) error {
+	c.natsURL = v
+	for one := range strings.SplitSeq(v, ",") {
+		if one == "" {
+			continue
+		}
+		u, err := url.Parse(strings.TrimSpace(one))
+		if err != nil || u.Host == "" || !slices.Contains([]string{"nats", "tls", "ws", "wss"}, u.Scheme) {
+			return fmt.Errorf("not a NATS URL: say one such as %s, several separated by commas", nats.DefaultURL)
+		}
+	}
+	return nil
+}
+
+func applyReplicas(c *config, v string) error {
+	if v == "" {
+		return nil
+	}
+	n, err := strconv.Atoi(v)
+	if err != nil || n < 1 || n > 5 {
+		return errors.New("say a number from 1 to 5, at most the number of servers in the cluster")
+	}
+	c.natsReplicas = n
+	return nil
+}
+
+func applyVirtFusionURL(c *config, v string) error {
+	c.virtfusionURL = v
+	if v == "" {
+		return nil
+	}
+	u, err := url.Parse(v)
+	if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
+		return errors.New("say a URL such as https://cp.example.com")
+	}
+	return nil
+}
+
+func applyTLSVerify(c *config, v string) error {
+	if v == "" {
+		return nil
+	}
+	c.virtfusionTLSVerify = new(bool)
+	return boolean(func(c *config) *bool { return c.virtfusionTLSVerify })(c, v)
+}
+
+func applyRPS(c *config, v string) error {
+	n, err := strconv.ParseFloat(v, 64)
+	if err != nil || !(n > 0) || n > 10_000 {
+		return errors.New("say requests a second, above 0")
+	}
+	c.virtfusionRPS = n
+	return nil
+}
+
+func applyWebhookTokens(c *config, v string) error {
+	for token := range strings.SplitSeq(v, ",") {
+		if token = strings.TrimSpace(token); token != "" {
+			c.webhookTokens = append(c.webhookTokens, token)
+		}
+	}
+	return nil
+}
+
+func applyObserveOnly(c *config, v string) error {
+	var observe bool
+	if err := boolean(func(*config) *bool { return &observe })(c, v); err != nil {
+		return err
+	}
+	if observe {
+		return errors.New("this version cannot only observe yet: unset it, or do not let it near SkyPANEL's database")
+	}
+	return nil
+}
+
+func applyBillingStart(c *config, v string) error {
+	switch v {
+	case "discovery":
+	case "creation":
+		c.policy.StartAtCreation = true
+	default:
+		return errors.New("say discovery or creation")
+	}
+	return nil
+}
+
+func applyInitialCharge(c *config, v string) error {
+	switch charge := reconciler.InitialCharge(v); charge {
+	case reconciler.ChargeRecord, reconciler.ChargeNone:
+		c.policy.InitialCharge = charge
+	case "deduct":
+		return errors.New("this version cannot deduct credit yet: say record or none")
+	default:
+		return errors.New("say record or none")
+	}
+	return nil
+}
+
+func applyLogLevel(c *config, v string) error {
+	level, err := zerolog.ParseLevel(v)
+	if err != nil || !slices.Contains([]string{"trace", "debug", "info", "warn", "error"}, v) {
+		return errors.New("say trace, debug, info, warn or error")
+	}
+	c.logLevel = level
+	return nil
+}

@@ -1,0 +1,162 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/urfave/cli/v3"
+
+	"serversync/reconciler"
+)
+
+// read runs a command that only reads its configuration.
+func read(t *testing.T, all []setting, args ...string) (config, error) {
+	t.Helper()
+	var c config
+	cmd := &cli.Command{
+		Name: "x", Flags: flags(all), Writer: &bytes.Buffer{}, ErrWriter: &bytes.Buffer{},
+		ExitErrHandler: func(context.Context, *cli.Command, error) {},
+		Action: func(_ context.Context, cmd *cli.Command) error {
+			var err error
+			c, err = readConfig(cmd, all)
+			return err
+		},
+	}
+	err := cmd.Run(t.Context(), append([]string{"x"}, args...))
+	return c, err
+}
+
+func TestDefaultsAreTheInterfaces(t *testing.T) {
+	t.Parallel()
+	c, err := read(t, settings())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.listenAddr != ":8080" || c.dataDir != "./data" || c.databaseURL != "" || c.natsURL != "" ||
+		c.streamMaxAge != 720*time.Hour || c.virtfusionRPS != 10 || len(c.webhookTokens) != 0 || c.webhookAllowUnauthenticated {
+		t.Errorf("defaults: %+v", c)
+	}
+	want := reconciler.Policy{SettleDelay: 2 * time.Minute, InitialCharge: reconciler.ChargeRecord}
+	if c.policy != want {
+		t.Errorf("policy %+v, want %+v", c.policy, want)
+	}
+	for _, role := range allRoles {
+		if !c.has(role) {
+			t.Errorf("role %s is not on by default", role)
+		}
+	}
+	d, err := read(t, demoSettings())
+	if err != nil || d.listenAddr != "127.0.0.1:8080" || d.policy.SettleDelay != time.Second {
+		t.Errorf("demo: %+v, %v", d, err)
+	}
+}
+
+func TestEveryFaultIsNamedAtOnce(t *testing.T) {
+	t.Parallel()
+	args := []string{
+		"--roles=ingest,cook", "--listen-addr=8080", "--database-url=postgres://u:hunter2@h:port/x",
+		"--nats-url=http://u:hunter2@x", "--nats-replicas=0", "--stream-max-age=forever", "--virtfusion-api-url=cp.example.com",
+		"--virtfusion-tls-verify=perhaps", "--virtfusion-rps=0", "--webhook-allow-unauthenticated=perhaps", "--webhook-allow-cidrs=10.0.0.0/99",
+		"--trusted-proxies=me", "--settle-delay=-1s", "--observe-only=true", "--billing-start=never", "--billing-self-service=2",
+		"--billing-initial-charge=deduct", "--log-level=loud", "--log-format=xml",
+	}
+	_, err := read(t, settings(), args...)
+	if err == nil {
+		t.Fatal("accepted")
+	}
+	for _, arg := range args {
+		env := strings.ToUpper(strings.ReplaceAll(strings.TrimPrefix(arg[:strings.Index(arg, "=")], "--"), "-", "_"))
+		if !strings.Contains(err.Error(), "  "+env+"=") {
+			t.Errorf("%s is not named in:\n%v", env, err)
+		}
+	}
+	if strings.Contains(err.Error(), "hunter2") {
+		t.Errorf("the message repeats a password:\n%v", err)
+	}
+}
+
+func TestValuesAreRead(t *testing.T) {
+	t.Parallel()
+	c, err := read(t, settings(), "--roles= ingest , reconcile,ingest", "--webhook-tokens=a, b,,", "--webhook-allow-cidrs=203.0.113.7, 2001:db8::/32",
+		"--billing-self-service", "--virtfusion-tls-verify=false", "--billing-start=creation", "--billing-initial-charge=none", "--settle-delay=0s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Join(c.roles, " ") != "ingest reconcile" || strings.Join(c.webhookTokens, " ") != "a b" {
+		t.Errorf("roles %v, tokens %v", c.roles, c.webhookTokens)
+	}
+	if len(c.webhookAllowCIDRs) != 2 || c.webhookAllowCIDRs[0].String() != "203.0.113.7/32" {
+		t.Errorf("networks %v", c.webhookAllowCIDRs)
+	}
+	if !c.policy.BillSelfService || !c.policy.StartAtCreation || c.policy.InitialCharge != reconciler.ChargeNone || c.policy.SettleDelay != 0 {
+		t.Errorf("policy %+v", c.policy)
+	}
+	if c.virtfusionTLSVerify == nil || *c.virtfusionTLSVerify {
+		t.Error("VIRTFUSION_TLS_VERIFY=false was not read")
+	}
+}
+
+func TestTheEnvironmentIsRead(t *testing.T) {
+	t.Setenv("SETTLE_DELAY", "7s")
+	t.Setenv("BILLING_SELF_SERVICE", "true")
+	t.Setenv("DATA_DIR", "") // empty: the default
+	c, err := read(t, settings())
+	if err != nil || c.policy.SettleDelay != 7*time.Second || !c.policy.BillSelfService || c.dataDir != "./data" {
+		t.Errorf("%+v, %v", c, err)
+	}
+	c, err = read(t, settings(), "--settle-delay=8s")
+	if err != nil || c.policy.SettleDelay != 8*time.Second {
+		t.Errorf("a flag must win over the environment: %v, %v", c.policy.SettleDelay, err)
+	}
+}
+
+func TestReadmeListsEverySetting(t *testing.T) {
+	t.Parallel()
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range settings() {
+		if !bytes.Contains(readme, []byte("`"+s.env+"`")) {
+			t.Errorf("README does not list %s", s.env)
+		}
+		if s.fallback != "" && !bytes.Contains(readme, []byte("`"+s.fallback+"`")) {
+			t.Errorf("README does not tell %s's default %q", s.env, s.fallback)
+		}
+	}
+}
+
+func TestExitCodes(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		args string
+		code int
+		says string
+	}{
+		{"version", exitDone, version},
+		{"--help", exitDone, "serve"},
+		{"serve --help", exitDone, "WEBHOOK_TOKENS"},
+		{"serve --settle-delay=soon --log-level=loud", exitUsage, "LOG_LEVEL"},
+		{"serve --no-such-flag", exitUsage, "--help"},
+		{"serve extra", exitUsage, "extra"},
+		{"cook", exitUsage, "cook"},
+		{"migrate", exitUsage, "DATABASE_URL"},
+		{"migrate --database-url=postgres://127.0.0.1:1/x", exitFailed, "DATABASE_URL"},
+		{"doctor --url=http://127.0.0.1:1", exitFailed, "serversync serve"},
+		{"demo --rate=0", exitUsage, "--rate"},
+		{"simulate --listen-addr=x", exitUsage, "--listen-addr"},
+	} {
+		t.Run(test.args, func(t *testing.T) {
+			t.Parallel()
+			var out bytes.Buffer
+			code := run(t.Context(), append([]string{"serversync"}, strings.Fields(test.args)...), &out, &out)
+			if code != test.code || !strings.Contains(out.String(), test.says) {
+				t.Errorf("exit %d, want %d; it must say %q:\n%s", code, test.code, test.says, out.String())
+			}
+		})
+	}
+}

@@ -1,0 +1,239 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/gofrs/flock"
+	"github.com/rs/zerolog"
+	"github.com/urfave/cli/v3"
+	"golang.org/x/sync/errgroup"
+
+	"serversync/db/skypanelsim"
+	"serversync/virtfusion/virtfusionsim"
+)
+
+// simulation is how lively a simulated VirtFusion is.
+type simulation struct {
+	rate float64 // things that happen a second
+	size int     // servers it starts with, and stays near
+	seed uint64
+}
+
+// simulationFlags are shared by demo and simulate.
+func simulationFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.FloatFlag{Name: "rate", Value: 1, Usage: "what happens in VirtFusion, a second", Sources: cli.EnvVars("SIMULATE_RATE")},
+		&cli.IntFlag{Name: "size", Value: 12, Usage: "servers that the fleet starts with, and stays near", Sources: cli.EnvVars("SIMULATE_SIZE")},
+		&cli.Uint64Flag{Name: "seed", Value: 1, Usage: "the same seed gives the same story", Sources: cli.EnvVars("SIMULATE_SEED")},
+	}
+}
+
+func readSimulation(cmd *cli.Command) (simulation, error) {
+	s := simulation{rate: cmd.Float("rate"), size: cmd.Int("size"), seed: cmd.Uint64("seed")}
+	if !(s.rate > 0) || s.rate > 10_000 || s.size < 1 || s.size > 1_000_000 {
+		return s, &usageError{errors.New("--rate must be above 0 and at most 10000, --size from 1 to 1000000")}
+	}
+	return s, nil
+}
+
+// demoSettings are serve's, with the demo's defaults.
+func demoSettings() []setting {
+	all := settings()
+	for i := range all {
+		switch all[i].env {
+		case "LISTEN_ADDR":
+			all[i].fallback = "127.0.0.1:8080"
+		case "SETTLE_DELAY":
+			all[i].fallback = "1s"
+		case "LOG_FORMAT":
+			all[i].fallback = "console"
+		}
+	}
+	return all
+}
+
+func demoCommand() *cli.Command {
+	all := demoSettings()
+	return &cli.Command{
+		Name:  "demo",
+		Usage: "run the service with a simulated VirtFusion and SkyPANEL",
+		Description: "Starts from nothing each time, in DATA_DIR/demo: an embedded PostgreSQL with a small SkyPANEL,\n" +
+			"an embedded NATS, a simulated VirtFusion with a living fleet, and the service.",
+		Flags: append(flags(all), simulationFlags()...),
+		Action: func(ctx context.Context, cmd *cli.Command) error {
+			c, err := readConfig(cmd, all)
+			if err != nil {
+				return err
+			}
+			c.demo = true
+			sim, err := readSimulation(cmd)
+			if err != nil {
+				return err
+			}
+			return demo(ctx, &c, sim, cmd.Root().Writer, newLogger(&c, cmd.Root().ErrWriter))
+		},
+	}
+}
+
+// demo runs the service in a world of its own, which begins anew each time.
+func demo(ctx context.Context, c *config, sim simulation, out io.Writer, log zerolog.Logger) (err error) {
+	release, err := freshWorld(c)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, release()) }()
+	if len(c.webhookTokens) == 0 {
+		c.webhookTokens = []string{rand.Text()}
+	}
+	printf(out, "serversync demo: starting PostgreSQL, NATS, a simulated VirtFusion and the service …\n")
+	s, err := open(ctx, c, log)
+	if err != nil {
+		return err
+	}
+	s.extra = append(s.extra, func(ctx context.Context) error { return s.live(ctx, sim, out) })
+	return errors.Join(s.run(ctx), s.close(ctx))
+}
+
+// freshWorld empties DATA_DIR/demo, which nothing but a demo ever writes, and
+// keeps other demos out of it.
+func freshWorld(c *config) (release func() error, err error) {
+	if err := makeDataDir(c.dataDir); err != nil {
+		return nil, err
+	}
+	lock := flock.New(filepath.Join(c.dataDir, "demo.lock"), flock.SetPermissions(0o600))
+	locked, err := lock.TryLock()
+	if err != nil {
+		return nil, fmt.Errorf("lock the demo's directory: %w", err)
+	}
+	if !locked {
+		return nil, fmt.Errorf("another demo runs in %s: stop it, or set DATA_DIR and LISTEN_ADDR to others", c.dataDir)
+	}
+	c.dataDir = filepath.Join(c.dataDir, "demo")
+	if err := os.RemoveAll(c.dataDir); err != nil {
+		return nil, errors.Join(fmt.Errorf("empty the demo's directory: %w", err), lock.Unlock())
+	}
+	return lock.Unlock, nil
+}
+
+// live lets the demo's world live until ctx ends.
+func (s *service) live(ctx context.Context, sim simulation, out io.Writer) error {
+	for _, ready := range []<-chan struct{}{s.migrated, s.http.Ready()} {
+		select {
+		case <-ready:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	var used bool
+	if err := s.stores.db.NewRaw(`SELECT EXISTS (SELECT FROM serversync.servers)`).Scan(ctx, &used); err != nil {
+		return fmt.Errorf("look into the demo's database: %w", err)
+	}
+	if used {
+		return errors.New("the database of DATABASE_URL knows servers already: give the demo an empty one, or none")
+	}
+	world := skypanelsim.NewWorld()
+	if err := skypanelsim.Seed(ctx, s.stores.db, world); err != nil {
+		return err
+	}
+
+	log := s.log.With().Str("part", "simulation").Logger()
+	panel := newPanel(virtfusionsim.Config{
+		WebhookURL: localURL(s.http.Addr()) + "/webhooks/virtfusion", WebhookToken: s.config.webhookTokens[0],
+		Seed: sim.seed, Logger: &log,
+	}, world)
+	fleet, err := virtfusionsim.NewFleet(panel, virtfusionsim.FleetConfig{
+		Seed: sim.seed, Rate: sim.rate, Size: sim.size, Announce: true,
+		OnStep: func(step virtfusionsim.Step) {
+			log.Info().Int64("server", step.Server.ID).Msg("VirtFusion: " + step.Line)
+		},
+	})
+	if err != nil {
+		return err
+	}
+	shop, err := skypanelsim.NewShop(s.stores.db, world, orderAt(panel), skypanelsim.ShopConfig{
+		Seed: sim.seed, Rate: sim.rate / 10,
+		OnOrder: func(r skypanelsim.Receipt, err error) {
+			if err = errors.Join(err, r.InsertErr); err != nil {
+				log.Warn().Err(err).Msg("SkyPANEL: an order failed")
+				return
+			}
+			log.Info().Int64("server", r.Server.ID).Msgf("SkyPANEL: %s ordered %s; its own billing row is %d", r.Customer.FullName, r.Package.Name, r.BillingID)
+		},
+	})
+	if err != nil {
+		return err
+	}
+	s.introduce(out)
+
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return panel.Run(ctx) })
+	g.Go(func() error { return fleet.Run(ctx) })
+	g.Go(func() error { return shop.Run(ctx) })
+	return g.Wait()
+}
+
+// newPanel is a simulated VirtFusion with the world's users and packages.
+func newPanel(c virtfusionsim.Config, world skypanelsim.World) *virtfusionsim.Panel {
+	panel := virtfusionsim.New(c)
+	for _, a := range world.Accounts {
+		user := virtfusionsim.User{ID: a.ID, Name: a.Name}
+		if a.ExtRelationID != 0 {
+			user.ExtRelationID = a.ExtRelationID
+		}
+		panel.AddUser(user)
+	}
+	for _, p := range world.Packages {
+		panel.AddPackage(virtfusionsim.Package{
+			ID: p.ID, Name: p.Name,
+			MemoryMB: p.MemoryMB, StorageGB: p.StorageGB, TrafficGB: p.TrafficGB, CPUCores: p.CPUCores,
+		})
+	}
+	return panel
+}
+
+// orderAt is how SkyPANEL creates a server at VirtFusion.
+func orderAt(panel *virtfusionsim.Panel) skypanelsim.CreateFunc {
+	return func(_ context.Context, ownerID, packageID int64) (skypanelsim.Server, error) {
+		server, err := panel.CreateServer(virtfusionsim.CreateArgs{OwnerID: ownerID, PackageID: packageID})
+		if err != nil {
+			return skypanelsim.Server{}, err
+		}
+		return skypanelsim.Server{ID: server.ID, UUID: server.UUID, Created: server.Created}, nil
+	}
+}
+
+// introduce says where to look.
+func (s *service) introduce(out io.Writer) {
+	base := localURL(s.http.Addr())
+	var b strings.Builder
+	fmt.Fprintf(&b, "\nserversync demo is running. Stop it with Ctrl-C.\n\n")
+	fmt.Fprintf(&b, "  health     %s/readyz\n  metrics    %s/metrics\n  interface  %s/openapi.yaml\n", base, base, base)
+	fmt.Fprintf(&b, "  webhooks   %s/webhooks/virtfusion   (Authorization: Bearer <base64 of %s>)\n", base, s.config.webhookTokens[0])
+	if s.stores.postgres != nil {
+		fmt.Fprintf(&b, "  the books  psql \"%s\" -c 'SELECT virtfusion_id, name, user_id, status, billing, billing_reason, note FROM serversync.servers ORDER BY 1'\n",
+			s.stores.postgres.DSN(databaseName))
+	}
+	fmt.Fprintf(&b, "  sign in    nothing asks who you are yet: the pages come with a later version\n\n")
+	fmt.Fprintf(&b, "Each line below is something that happened in VirtFusion or SkyPANEL, or what serversync made of it.\n\n")
+	printf(out, "%s", b.String())
+}
+
+// localURL is how this machine reaches a server that listens on an address.
+func localURL(addr net.Addr) string {
+	host, port, err := net.SplitHostPort(addr.String())
+	if err != nil {
+		return "http://" + addr.String()
+	}
+	if ip := net.ParseIP(host); ip == nil || ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return "http://" + net.JoinHostPort(host, port)
+}

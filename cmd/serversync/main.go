@@ -1,0 +1,106 @@
+// Command serversync keeps SkyPANEL's billing in step with VirtFusion: one
+// binary, whose subcommands are listed by --help.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/joho/godotenv"
+	"github.com/urfave/cli/v3"
+)
+
+// version is set by the build.
+var version = "dev"
+
+// Exit codes, fixed by the interface.
+const (
+	exitDone   = 0
+	exitFailed = 1
+	exitUsage  = 2 // wrong usage or configuration
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args, os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// run is the program without the process: it returns the exit code.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	if err := godotenv.Load(); err != nil && !errors.Is(err, os.ErrNotExist) {
+		_, _ = fmt.Fprintf(stderr, "serversync: read the file .env: %v\nCorrect it, or remove it.\n", err)
+		return exitUsage
+	}
+	cmd := root(stdout, stderr)
+	err := cmd.Run(ctx, args)
+	if err == nil {
+		return exitDone
+	}
+	_, _ = fmt.Fprintf(stderr, "serversync: %v\n", err)
+	if _, usage := errors.AsType[*usageError](err); usage {
+		return exitUsage
+	}
+	return exitFailed
+}
+
+// usageError is wrong usage or configuration: exit code 2.
+type usageError struct{ err error }
+
+func (e *usageError) Error() string { return e.err.Error() }
+func (e *usageError) Unwrap() error { return e.err }
+
+// root is the command line.
+func root(stdout, stderr io.Writer) *cli.Command {
+	cmd := &cli.Command{
+		Name:      "serversync",
+		Usage:     "keeps SkyPANEL's billing in step with VirtFusion",
+		Version:   version,
+		Writer:    stdout,
+		ErrWriter: stderr,
+		Commands: []*cli.Command{
+			serveCommand(), demoCommand(), simulateCommand(), migrateCommand(), doctorCommand(),
+			{
+				Name:  "version",
+				Usage: "print the version",
+				Action: func(_ context.Context, cmd *cli.Command) error {
+					_, err := fmt.Fprintln(cmd.Root().Writer, version)
+					return err
+				},
+			},
+		},
+		// Errors are printed and mapped to exit codes in run, nowhere else.
+		ExitErrHandler: func(context.Context, *cli.Command, error) {},
+		OnUsageError:   onUsageError,
+		Action: func(ctx context.Context, cmd *cli.Command) error {
+			if cmd.Args().Present() {
+				return &usageError{fmt.Errorf("no command %q: see serversync --help", cmd.Args().First())}
+			}
+			return cli.ShowRootCommandHelp(cmd)
+		},
+	}
+	for _, sub := range cmd.Commands {
+		sub.OnUsageError = onUsageError
+		sub.Before = refuseArguments
+	}
+	return cmd
+}
+
+func onUsageError(_ context.Context, cmd *cli.Command, err error, _ bool) error {
+	return &usageError{fmt.Errorf("%w: see %s --help", err, cmd.FullName())}
+}
+
+// refuseArguments fails on words that no command here takes, rather than
+// ignoring what somebody meant by them.
+func refuseArguments(ctx context.Context, cmd *cli.Command) (context.Context, error) {
+	if cmd.Args().Present() {
+		return ctx, &usageError{fmt.Errorf("%s takes no argument %q: see %s --help", cmd.FullName(), cmd.Args().First(), cmd.FullName())}
+	}
+	return ctx, nil
+}

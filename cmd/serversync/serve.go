@@ -1,0 +1,283 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/rs/zerolog"
+	"github.com/urfave/cli/v3"
+	"golang.org/x/sync/errgroup"
+
+	"serversync/db"
+	"serversync/events"
+	"serversync/ingest"
+	"serversync/internal/httpserver"
+	"serversync/reconciler"
+	"serversync/schemas"
+)
+
+func serveCommand() *cli.Command {
+	all := settings()
+	return &cli.Command{
+		Name:  "serve",
+		Usage: "run the service",
+		Description: "Runs the roles of this process: ingest hears VirtFusion's webhooks, reconcile brings the books in step.\n" +
+			"PostgreSQL and NATS are embedded where DATABASE_URL and NATS_URL are not set.",
+		Flags: flags(all),
+		Action: func(ctx context.Context, cmd *cli.Command) error {
+			c, err := readConfig(cmd, all)
+			if err != nil {
+				return err
+			}
+			return serve(ctx, &c, newLogger(&c, cmd.Root().ErrWriter))
+		},
+	}
+}
+
+// serve runs the service until ctx ends; it then takes no more work, finishes
+// what is in hand, and returns nil.
+func serve(ctx context.Context, c *config, log zerolog.Logger) error {
+	s, err := open(ctx, c, log)
+	if err != nil {
+		return err
+	}
+	return errors.Join(s.run(ctx), s.close(ctx))
+}
+
+// service is a process with its stores open.
+type service struct {
+	config   *config
+	log      zerolog.Logger
+	registry *prometheus.Registry
+
+	stores    stores
+	js        jetstream.JetStream
+	publisher *events.Publisher
+	http      *httpserver.Server
+	// migrated is closed when the database is ready for use.
+	migrated chan struct{}
+	// extra runs beside the service: the demo's world.
+	extra []func(context.Context) error
+}
+
+// open starts what is embedded, connects to what is not (without waiting for
+// it), and sets up the HTTP server.
+func open(ctx context.Context, c *config, log zerolog.Logger) (_ *service, err error) {
+	s := &service{config: c, log: log, registry: prometheus.NewRegistry(), migrated: make(chan struct{})}
+	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.close(ctx))
+		}
+	}()
+	if err := s.stores.open(ctx, c, log); err != nil {
+		return nil, err
+	}
+	if s.js, err = jetstream.New(s.stores.nats); err != nil {
+		return nil, fmt.Errorf("use JetStream: %w", err)
+	}
+	if s.publisher, err = events.NewPublisher(s.stores.nats); err != nil {
+		return nil, err
+	}
+	s.http, err = httpserver.New(httpserver.Config{
+		Addr: c.listenAddr, TrustedProxies: c.trustedProxies,
+		Roles: c.roles, KnownRoles: allRoles, Checks: s.checks(),
+		Registry: s.registry, OpenAPI: schemas.OpenAPI(), Schemas: schemas.FS(), Log: log,
+		DrainTimeout: drainTimeout,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("set up HTTP: %w", err)
+	}
+	if c.has(roleIngest) {
+		deliveries := log
+		if c.demo {
+			deliveries = log.Level(max(log.GetLevel(), zerolog.WarnLevel)) // the simulation says what it sends
+		}
+		webhook, err := ingest.NewWebhook(ingest.WebhookConfig{
+			PublishTimeout: publishTimeout,
+			Tokens:         c.webhookTokens, AllowUnauthenticated: c.webhookAllowUnauthenticated, AllowCIDRs: c.webhookAllowCIDRs,
+		}, s.publisher, s.registry, deliveries, time.Now)
+		if err != nil {
+			return nil, fmt.Errorf("set up the webhook: %w", err)
+		}
+		webhook.Register(s.http.Echo())
+	}
+	return s, nil
+}
+
+// drainTimeout is how long requests in hand may take after a shutdown was
+// asked for: the whole shutdown takes less than 10 s.
+const drainTimeout = 5 * time.Second
+
+// publishTimeout bounds the wait for the broker's word: a request in hand is
+// answered before the drain ends.
+const publishTimeout = 4 * time.Second
+
+// checks are what /readyz asks.
+func (s *service) checks() []httpserver.Check {
+	checks := []httpserver.Check{{
+		Name: "broker", Roles: []string{roleIngest, roleReconcile},
+		Probe: func(ctx context.Context) error {
+			if _, err := s.js.Stream(ctx, events.StreamName); err != nil {
+				return fmt.Errorf("stream %s: %w", events.StreamName, err)
+			}
+			return nil
+		},
+	}}
+	if s.stores.db != nil {
+		checks = append(checks, httpserver.Check{
+			Name: "database", Roles: []string{roleReconcile, roleAPI, roleSweep},
+			Probe: func(ctx context.Context) error {
+				if err := s.stores.db.PingContext(ctx); err != nil {
+					return err
+				}
+				select {
+				case <-s.migrated:
+					return nil
+				default:
+					return errors.New("its schema is not up to date yet")
+				}
+			},
+		})
+	}
+	return checks
+}
+
+// run joins all long-running parts: when one dies, the process says why and
+// ends.
+func (s *service) run(ctx context.Context) error {
+	s.warn()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.http.Run(ctx) })
+	g.Go(func() error { return s.stores.watch(ctx) })
+	if s.stores.db != nil {
+		g.Go(func() error { return s.migrate(ctx) })
+	}
+	g.Go(func() error { return s.stream(ctx, g) })
+	for _, run := range s.extra {
+		g.Go(func() error { return run(ctx) })
+	}
+	select {
+	case <-s.http.Ready():
+		s.log.Info().Str("version", version).Str("address", s.http.Addr().String()).Strs("roles", s.config.roles).Msg("listening")
+	case <-ctx.Done():
+	}
+	err := g.Wait()
+	if err == nil {
+		s.log.Info().Msg("stopped: everything in hand was finished")
+	}
+	return err
+}
+
+// warn says what is likely a mistake.
+func (s *service) warn() {
+	c := s.config
+	if c.has(roleIngest) && len(c.webhookTokens) == 0 {
+		if c.webhookAllowUnauthenticated {
+			s.log.Warn().Msg("webhooks are accepted without a token: anybody who reaches this address can write to the books; set WEBHOOK_TOKENS")
+		} else {
+			s.log.Warn().Msg("every webhook is refused: set WEBHOOK_TOKENS to the token that VirtFusion sends")
+		}
+	}
+	if c.policy.StartAtCreation {
+		s.log.Warn().Msg("BILLING_START=creation: a new external server is charged for the whole time since its creation at once")
+	}
+}
+
+// migrate waits for the database and brings it up to date. While the database
+// is away it tries again; anything else is for a person.
+func (s *service) migrate(ctx context.Context) error {
+	create := s.config.databaseURL == "" || s.config.demo
+	err := retry(ctx, s.log, "the database", func() error {
+		report, err := db.Migrate(ctx, s.stores.db, db.MigrateOptions{CreateSkyPANEL: create})
+		if err != nil {
+			if db.Classify(err) != db.FaultPassing {
+				return backoff.Permanent(err)
+			}
+			return err
+		}
+		if !report.Empty() {
+			s.log.Info().Strs("migrations", report.Migrations).Strs("columns", report.Columns).Strs("indexes", report.Indexes).
+				Msg("the database was brought up to date")
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if ctx.Err() == nil {
+		close(s.migrated)
+	}
+	return nil
+}
+
+// stream waits for the broker, makes the stream, and starts the reconciler
+// once the database is ready too.
+func (s *service) stream(ctx context.Context, g *errgroup.Group) error {
+	var consumer jetstream.Consumer
+	err := retry(ctx, s.log, "the broker", func() error {
+		var err error
+		consumer, err = events.EnsureStream(ctx, s.js, s.stores.streamOptions(s.config))
+		if err != nil && !passing(err) {
+			return backoff.Permanent(err)
+		}
+		return err
+	})
+	if err != nil || ctx.Err() != nil || !s.config.has(roleReconcile) {
+		return err
+	}
+	select {
+	case <-s.migrated:
+	case <-ctx.Done():
+		return nil
+	}
+	r := reconciler.New(reconciler.Config{
+		DB: s.stores.db, Consumer: consumer, Policy: s.config.policy,
+		Now: time.Now, Log: s.log, Metrics: s.registry,
+	})
+	g.Go(func() error { return r.Run(ctx) })
+	g.Go(func() error { return r.RunSettler(ctx) })
+	return nil
+}
+
+// passing reports that the broker may yet come.
+func passing(err error) bool {
+	return errors.Is(err, nats.ErrTimeout) || errors.Is(err, nats.ErrNoResponders) || errors.Is(err, nats.ErrDisconnected) ||
+		errors.Is(err, context.DeadlineExceeded) || errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrNoServers)
+}
+
+// retry does something until it succeeds, fails for good
+// ([backoff.Permanent]), or ctx ends, which is no error.
+func retry(ctx context.Context, log zerolog.Logger, what string, try func() error) error {
+	pace := backoff.NewExponentialBackOff(
+		backoff.WithInitialInterval(250*time.Millisecond), backoff.WithMaxInterval(10*time.Second), backoff.WithMaxElapsedTime(0))
+	err := backoff.RetryNotify(try, backoff.WithContext(pace, ctx), func(err error, wait time.Duration) {
+		log.Warn().Err(err).Dur("retry_in", wait).Msgf("%s is not usable yet; trying again", what)
+	})
+	if ctx.Err() != nil {
+		return nil //nolint:nilerr // a shutdown that was asked for is no failure
+	}
+	return err
+}
+
+// close lets go of everything, in the order in which it depends on each other.
+// The end of ctx does not cut it short.
+func (s *service) close(ctx context.Context) error {
+	if s.publisher != nil {
+		s.publisher.Close()
+	}
+	return s.stores.close(ctx)
+}
+
+// printf writes for people; a terminal that went away is no reason to stop.
+func printf(w io.Writer, format string, args ...any) {
+	_, _ = fmt.Fprintf(w, format, args...)
+}

@@ -1,0 +1,150 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/rs/zerolog"
+	"github.com/uptrace/bun"
+
+	"serversync/db"
+	"serversync/db/pgserver"
+	"serversync/events"
+)
+
+// stores are the broker and the database, embedded or not.
+type stores struct {
+	broker   *events.Broker   // nil: external
+	postgres *pgserver.Server // nil: external, or not needed
+	nats     *nats.Conn
+	db       *bun.DB // nil: no role of this process needs it
+}
+
+// open starts what is embedded and connects to what is not. It does not wait
+// for external stores.
+func (s *stores) open(ctx context.Context, c *config, log zerolog.Logger) error {
+	if err := s.openBroker(c, log); err != nil {
+		return err
+	}
+	if !c.needsDatabase() {
+		return nil
+	}
+	return s.openDatabase(ctx, c, log)
+}
+
+func (s *stores) openBroker(c *config, log zerolog.Logger) error {
+	var err error
+	if c.natsURL != "" {
+		s.nats, err = events.Dial(c.natsURL, c.natsCreds, log)
+		return err
+	}
+	if err := makeDataDir(c.dataDir); err != nil {
+		return err
+	}
+	if s.broker, err = events.StartBroker(filepath.Join(c.dataDir, "nats"), log); err != nil {
+		return err
+	}
+	s.nats, err = s.broker.Connect()
+	return err
+}
+
+// databaseName is where SkyPANEL's tables are in the embedded server.
+const databaseName = "postgres"
+
+// startTimeout bounds the start of the embedded PostgreSQL, crash recovery
+// included.
+const startTimeout = 5 * time.Minute
+
+func (s *stores) openDatabase(ctx context.Context, c *config, log zerolog.Logger) error {
+	dsn := c.databaseURL
+	if dsn == "" {
+		if err := makeDataDir(c.dataDir); err != nil {
+			return err
+		}
+		start, cancel := context.WithTimeout(ctx, startTimeout)
+		defer cancel()
+		var err error
+		s.postgres, err = pgserver.Start(start, pgserver.Config{
+			Dir:    filepath.Join(c.dataDir, "postgres"),
+			Logger: log.With().Str("part", "postgres").Logger(),
+		})
+		if err != nil {
+			return err
+		}
+		dsn = s.postgres.DSN(databaseName)
+	}
+	var err error
+	s.db, err = db.Open(dsn)
+	return err
+}
+
+// makeDataDir makes DATA_DIR for ourselves alone.
+func makeDataDir(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("make the data directory (set DATA_DIR to a place that can be written): %w", err)
+	}
+	if err := os.Chmod(dir, 0o700); err != nil { //nolint:gosec // 0700 is a directory's 0600
+		return fmt.Errorf("keep the data directory to ourselves (it must be this user's): %w", err)
+	}
+	return nil
+}
+
+// streamOptions sizes the stream. The embedded store takes what its disk has.
+func (s *stores) streamOptions(c *config) events.StreamOptions {
+	o := events.StreamOptions{MaxAge: c.streamMaxAge, Replicas: c.natsReplicas}
+	switch {
+	case s.broker != nil:
+		o.Replicas = 1
+		o.MaxBytes = s.broker.Room()
+	case o.Replicas == 0 && s.nats.ConnectedClusterName() != "":
+		o.Replicas = 3
+	case o.Replicas == 0:
+		o.Replicas = 1
+	}
+	return o
+}
+
+// watch returns when an embedded store died by itself.
+func (s *stores) watch(ctx context.Context) error {
+	if s.postgres == nil {
+		return nil
+	}
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-s.postgres.Done():
+		return fmt.Errorf("the embedded PostgreSQL ended: %w", s.postgres.Err())
+	}
+}
+
+// stopTimeout bounds the end of the embedded PostgreSQL.
+const stopTimeout = 4 * time.Second
+
+// close ends connections first, then what is embedded.
+func (s *stores) close(ctx context.Context) error {
+	var errs []error
+	if s.nats != nil {
+		// Acknowledgements are sent asynchronously: they must not be lost here.
+		if err := s.nats.FlushTimeout(time.Second); err != nil && !errors.Is(err, nats.ErrConnectionClosed) && s.broker != nil {
+			errs = append(errs, fmt.Errorf("flush to the broker: %w", err))
+		}
+		s.nats.Close()
+	}
+	if s.broker != nil {
+		errs = append(errs, s.broker.Stop())
+	}
+	if s.db != nil {
+		errs = append(errs, s.db.Close())
+	}
+	if s.postgres != nil {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+		defer cancel()
+		errs = append(errs, s.postgres.Stop(ctx))
+	}
+	return errors.Join(errs...)
+}
