@@ -91,7 +91,7 @@ type armed struct {
 
 func newAPIFaults(seed uint64) apiFaults {
 	return apiFaults{
-		random: rand.New(rand.NewPCG(seed, 0xbadc)), //nolint:gosec // G404: a simulation must be repeatable, and guards nothing
+		random: seeded(seed, forAnswers),
 		over:   make(chan struct{}),
 		stats:  map[Operation]APIStats{},
 	}

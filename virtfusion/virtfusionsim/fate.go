@@ -14,8 +14,8 @@ const (
 	DefaultWindow   = 4
 )
 
-// UntilReleased, where a number of later webhooks is asked for, holds one back
-// until [Panel.Release], [Panel.ReleaseShuffled] or [Panel.Flush].
+// UntilReleased stands in the place of a number of later webhooks: until
+// [Panel.Release], [Panel.ReleaseShuffled] or [Panel.Flush].
 const UntilReleased = -1
 
 // DeliveryFaults are the chances of what can happen to each webhook, between 0

@@ -100,7 +100,7 @@ func NewFleet(panel *Panel, config FleetConfig) (*Fleet, error) {
 	if len(config.Owners) == 0 {
 		return nil, fmt.Errorf("fleet: no owner for its servers: %w", ErrUnknown)
 	}
-	f := &Fleet{panel: panel, config: config, random: seeded(config.Seed)}
+	f := &Fleet{panel: panel, config: config, random: seeded(config.Seed, forState)}
 	for range config.Size {
 		args := f.order()
 		args.Built, args.Silent = true, !config.Announce

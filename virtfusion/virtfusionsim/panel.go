@@ -121,7 +121,7 @@ func New(config Config) *Panel {
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 		log:         zerolog.Nop(),
-		random:      seeded(config.Seed),
+		random:      seeded(config.Seed, forState),
 		users:       map[int64]User{},
 		packages:    map[int64]Package{},
 		hypervisors: map[int64]Hypervisor{},
@@ -138,9 +138,18 @@ func New(config Config) *Panel {
 	return p
 }
 
-// seeded returns a generator whose sequence the seed fixes.
-func seeded(seed uint64) *rand.Rand {
-	return rand.New(rand.NewPCG(seed, 0x5eed)) //nolint:gosec // G404: a simulation must be repeatable, and guards nothing
+// What a generator is for. Each has one of its own, so that a fault more or less
+// changes nothing else.
+const (
+	forState = 0x5eed + iota
+	forFates
+	forOrders
+	forAnswers
+)
+
+// seeded returns a generator whose sequence the seed and its purpose fix.
+func seeded(seed, purpose uint64) *rand.Rand {
+	return rand.New(rand.NewPCG(seed, purpose)) //nolint:gosec // G404: a simulation must be repeatable, and guards nothing
 }
 
 // AddUser adds a user and returns it. An ID of 0 gets the next one; an ID that

@@ -10,7 +10,11 @@ import (
 // where the faults of deliveries bite. While it has none, it hands on what it
 // takes. The panel's mu guards it.
 type post struct {
-	random *rand.Rand
+	// fates draws what the chances say, orders how a shuffle comes out: two
+	// generators, so that neither changes the other's sequence, nor the panel's
+	// UUIDs.
+	fates, orders *rand.Rand
+
 	faults DeliveryFaults
 	// script holds the fates of the next webhooks; the faults' chances come
 	// after it.
@@ -35,10 +39,9 @@ type parcel struct {
 	after    int
 }
 
-// newPost returns a post without faults. Its chances have a generator of their
-// own, so that they do not change the panel's UUIDs.
+// newPost returns a post without faults.
 func newPost(seed uint64) post {
-	return post{random: rand.New(rand.NewPCG(seed, 0xfa7e)), lastNumber: 50_000} //nolint:gosec // G404: a simulation must be repeatable, and guards nothing
+	return post{fates: seeded(seed, forFates), orders: seeded(seed, forOrders), lastNumber: 50_000}
 }
 
 // take accepts a webhook and returns what arrives now, in order.
@@ -54,7 +57,7 @@ func (o *post) fate() Fate {
 		o.script = o.script[1:]
 		return fate
 	}
-	return o.faults.draw(o.random)
+	return o.faults.draw(o.fates)
 }
 
 // due counts one more webhook and returns the late ones that waited for it.
@@ -158,7 +161,7 @@ func (o *post) forget() { o.late, o.window, o.size = nil, nil, 0 }
 // shuffle changes the order, and never leaves two or more as they were emitted.
 func (o *post) shuffle(deliveries []Delivery) {
 	o.reordered += len(deliveries)
-	o.random.Shuffle(len(deliveries), func(i, j int) { deliveries[i], deliveries[j] = deliveries[j], deliveries[i] })
+	o.orders.Shuffle(len(deliveries), func(i, j int) { deliveries[i], deliveries[j] = deliveries[j], deliveries[i] })
 	if slices.IsSortedFunc(deliveries, inEmission) {
 		slices.Reverse(deliveries)
 	}

@@ -109,9 +109,9 @@ type bite struct {
 }
 
 const (
-	typeJSON = "application/json"
-	typeText = "text/plain; charset=UTF-8"
-	typeHTML = "text/html; charset=UTF-8"
+	typeJSON  = "application/json"
+	typeText  = "text/plain; charset=UTF-8"
+	typeHTML  = "text/html; charset=UTF-8"
 	loginPage = "<!DOCTYPE html>\n<html><head><title>Login</title></head><body><form method=\"post\"></form></body></html>\n"
 )
 

@@ -25,9 +25,9 @@ type Delivery struct {
 	// Sequence counts the panel's webhooks from 1.
 	Sequence int64
 	// Repeat is 0 for the first arrival, and counts the repeats from 1.
-	Repeat   int
-	Event    string
-	Status   string
+	Repeat int
+	Event  string
+	Status string
 	// ServerID is 0 when the webhook says that there is no server.
 	ServerID int64
 	Created  time.Time
