@@ -31,6 +31,10 @@ type ShopConfig struct {
 	// SkyPANEL's own billing row, which may vary by half; 0:
 	// DefaultFetchDelay.
 	FetchDelay time.Duration
+	// PayUpfront charges each order's first hour, as SkyPANEL does
+	// ([PayUpfront]): for a world in which its [Job] runs. An error of it is
+	// OnOrder's.
+	PayUpfront bool
 	// OnOrder, when set, gets every order that Run takes, with its error if it
 	// failed. The shop goes on in either case.
 	OnOrder func(Receipt, error)
@@ -39,7 +43,8 @@ type ShopConfig struct {
 // Shop is SkyPANEL's shop: customers order servers now and then. One goroutine
 // may use it at a time.
 //
-// It does not charge: SkyPANEL's billing job is another part's work.
+// It charges nothing but, when told to, what an order pays in advance: the rest
+// is the [Job]'s work.
 type Shop struct {
 	database *bun.DB
 	create   CreateFunc
@@ -96,7 +101,7 @@ func (s *Shop) take(ctx context.Context) (Receipt, error) {
 
 	finish, cancel := context.WithTimeout(context.WithoutCancel(ctx), delay+finishLimit)
 	defer cancel()
-	return Order(finish, s.database, customer, plan, s.create, func(context.Context) error {
+	receipt, err := Order(finish, s.database, customer, plan, s.create, func(context.Context) error {
 		timer := time.NewTimer(delay)
 		defer timer.Stop()
 		select {
@@ -105,4 +110,8 @@ func (s *Shop) take(ctx context.Context) (Receipt, error) {
 		}
 		return nil
 	})
+	if err == nil && s.config.PayUpfront {
+		_, err = PayUpfront(finish, s.database, receipt)
+	}
+	return receipt, err
 }
