@@ -18,6 +18,9 @@ BENCH ?= .
 BENCHTIME ?= 1s
 FUZZ ?= .
 FUZZTIME ?= 20s
+# For `make chaos`: how many rounds, and which; empty: others each time.
+ROUNDS ?= 20
+SEED ?=
 
 LINT := go tool -modfile=tools.mod golangci-lint
 
@@ -62,6 +65,11 @@ bench: need-postgresql ## Run the benchmarks (BENCH=regexp, BENCHTIME=1s)
 .PHONY: fuzz
 fuzz: ## Run each fuzz test for a while (FUZZ=regexp, FUZZTIME=20s)
 	@scripts/fuzz.sh '$(FUZZ)' '$(FUZZTIME)'
+
+.PHONY: chaos
+chaos: need-postgresql build ## Crash the service again and again and check the books (ROUNDS=20, SEED=n)
+	@go build -buildvcs=false -o bin/chaos ./cmd/chaos
+	@exec bin/chaos -rounds $(ROUNDS) $(if $(SEED),-seed $(SEED))
 
 ##@ Maintain
 

@@ -36,6 +36,34 @@ func Stale(err error) bool {
 	return errors.Is(err, ErrStale) || ok && pg.Code == "23503" // foreign_key_violation
 }
 
+// ColumnMissing reports that a column which a statement names does not exist:
+// SkyPANEL's schema tool may have dropped it. [AddMissingColumns] adds it again
+// if it is one of ours.
+func ColumnMissing(err error) bool {
+	pg, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && pg.Code == "42703" // undefined_column
+}
+
+// Remedy says what a person has to do about a [FaultOfSetup].
+func Remedy(err error) string {
+	pg, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok {
+		return "run `serversync doctor`: it says what is missing"
+	}
+	switch {
+	case pg.Code == "42703", pg.Code == "42P01", pg.Code[:min(2, len(pg.Code))] == "3F": // column, table, schema
+		return "as the owner of the tables, run `serversync migrate`: it adds what is missing"
+	case pg.Code == "42501": // insufficient_privilege
+		return "grant our role what it lacks: `serversync doctor` lists it"
+	case pg.Code[:min(2, len(pg.Code))] == "28":
+		return "check the user and the password of DATABASE_URL, and pg_hba.conf"
+	case pg.Code[:min(2, len(pg.Code))] == "3D":
+		return "check the database name of DATABASE_URL"
+	default:
+		return "run `serversync doctor`; if it finds nothing, report this line"
+	}
+}
+
 // Classify sorts an error by what to do about it. Errors that do not come
 // from the database are [FaultOfData]: the work itself is at fault.
 func Classify(err error) Fault {

@@ -208,6 +208,25 @@ func TestClassifyWhatIsNotOfTheDatabase(t *testing.T) {
 	}
 }
 
+func TestStale(t *testing.T) {
+	t.Parallel()
+	database := dbtest.New(t)
+	_, deleted := db.InsertBilling(t.Context(), database, []db.NewBilling{newBilling(1, 99)})
+	changed := db.ChangeBilling(t.Context(), database, []db.BillingChange{{Was: db.HourlyBilling{ID: 9}, Now: clock()}})
+	wrong := db.InsertHistory(t.Context(), database, []db.History{{At: clock(), Before: []byte("{")}})
+	for name, tc := range map[string]struct {
+		err  error
+		want bool
+	}{
+		"user deleted": {deleted, true}, "row changed": {changed, true}, "wrapped": {fmt.Errorf("apply: %w", deleted), true},
+		"value refused": {wrong, false}, "something else": {context.Canceled, false}, "nothing": {nil, false},
+	} {
+		if got := db.Stale(tc.err); got != tc.want {
+			t.Errorf("%s: %v: stale %t, want %t", name, tc.err, got, tc.want)
+		}
+	}
+}
+
 // attempt is a test with a database to provoke errors in.
 type attempt struct {
 	*testing.T

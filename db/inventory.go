@@ -81,6 +81,7 @@ func ClaimDue(ctx context.Context, tx bun.Tx, now time.Time, limit int) ([]int64
 		WITH due AS MATERIALIZED (
 			SELECT virtfusion_id FROM serversync.servers
 			WHERE status = 'settling' AND settle_until <= $1
+				AND confirmed AND owner_id <> 0 AND ask = '' -- else only news of it can go on
 			ORDER BY settle_until
 			LIMIT $2),
 		claimed AS MATERIALIZED (
@@ -103,8 +104,8 @@ const serverColumns = `s.virtfusion_id, s.uuid, s.owner_id, s.owner_ext_relation
 	s.name, s.hostname, s.state, s.commission_status, s.suspended, s.protected, s.build_failed, s.self_service,
 	s.package_id, s.memory_mb, s.storage_gb, s.traffic_gb, s.cpu_cores, array_to_string(s.ip_addresses, ' '),
 	s.hypervisor_id, s.hypervisor_name, s.hypervisor_group_id, s.created_at, s.updated_at, s.built_at,
-	s.status, s.billing, coalesce(s.billing_reason, ''), s.billing_id, s.note, s.confirmed, s.settle_until, s.gone_at,
-	s.observed_at, s.observed_source, s.observed_event_id, s.first_seen_at, s.last_seen_at`
+	s.status, s.billing, coalesce(s.billing_reason, ''), s.billing_id, s.note, s.ask, s.confirmed, s.settle_until, s.gone_at,
+	s.observed_at, s.observed_source, s.observed_event_id, s.first_seen_at, s.last_seen_at, s.pulled_at`
 
 func scanServer(rows *sql.Rows) (Server, error) {
 	var s Server
@@ -113,8 +114,8 @@ func scanServer(rows *sql.Rows) (Server, error) {
 		&s.Name, &s.Hostname, &s.State, &s.CommissionStatus, &s.Suspended, &s.Protected, &s.BuildFailed, &s.SelfService,
 		&s.PackageID, &s.MemoryMB, &s.StorageGB, &s.TrafficGB, &s.CPUCores, &addresses,
 		&s.HypervisorID, &s.HypervisorName, &s.HypervisorGroupID, &s.CreatedAt, &s.UpdatedAt, &s.BuiltAt,
-		&s.Status, &s.Billing, &s.BillingReason, &s.BillingID, &s.Note, &s.Confirmed, &s.SettleUntil, &s.GoneAt,
-		&s.ObservedAt, &s.ObservedSource, &s.ObservedEventID, &s.FirstSeenAt, &s.LastSeenAt)
+		&s.Status, &s.Billing, &s.BillingReason, &s.BillingID, &s.Note, &s.Ask, &s.Confirmed, &s.SettleUntil, &s.GoneAt,
+		&s.ObservedAt, &s.ObservedSource, &s.ObservedEventID, &s.FirstSeenAt, &s.LastSeenAt, &s.PulledAt)
 	s.IPAddresses = strings.Fields(addresses)
 	return s, err
 }
@@ -131,28 +132,28 @@ func UpsertServers(ctx context.Context, idb bun.IDB, servers []Server) error {
 			package_id, memory_mb, storage_gb, traffic_gb, cpu_cores, ip_addresses,
 			hypervisor_id, hypervisor_name, hypervisor_group_id, created_at, updated_at, built_at,
 			status, billing, billing_reason, billing_id, note, confirmed, settle_until, gone_at,
-			observed_at, observed_source, observed_event_id, first_seen_at, last_seen_at)
+			observed_at, observed_source, observed_event_id, first_seen_at, last_seen_at, ask, pulled_at)
 		SELECT
 			virtfusion_id, uuid, owner_id, owner_ext_relation_id, user_id,
 			name, hostname, state, commission_status, suspended, protected, build_failed, self_service,
 			package_id, memory_mb, storage_gb, traffic_gb, cpu_cores, string_to_array(ip_addresses, ' '),
 			hypervisor_id, hypervisor_name, hypervisor_group_id, created_at, updated_at, built_at,
 			status, billing, billing_reason, billing_id, note, confirmed, settle_until, gone_at,
-			observed_at, observed_source, observed_event_id, first_seen_at, last_seen_at
+			observed_at, observed_source, observed_event_id, first_seen_at, last_seen_at, ask, pulled_at
 		FROM unnest(
 			$1::bigint[], $2::text[], $3::bigint[], $4::bigint[], $5::int[],
 			$6::text[], $7::text[], $8::text[], $9::bigint[], $10::bool[], $11::bool[], $12::bool[], $13::bigint[],
 			$14::bigint[], $15::bigint[], $16::bigint[], $17::bigint[], $18::bigint[], $19::text[],
 			$20::bigint[], $21::text[], $22::bigint[], $23::timestamptz[], $24::timestamptz[], $25::timestamptz[],
 			$26::text[], $27::text[], $28::text[], $29::int[], $30::text[], $31::bool[], $32::timestamptz[], $33::timestamptz[],
-			$34::timestamptz[], $35::text[], $36::text[], $37::timestamptz[], $38::timestamptz[]
+			$34::timestamptz[], $35::text[], $36::text[], $37::timestamptz[], $38::timestamptz[], $39::text[], $40::timestamptz[]
 		) AS v (
 			virtfusion_id, uuid, owner_id, owner_ext_relation_id, user_id,
 			name, hostname, state, commission_status, suspended, protected, build_failed, self_service,
 			package_id, memory_mb, storage_gb, traffic_gb, cpu_cores, ip_addresses,
 			hypervisor_id, hypervisor_name, hypervisor_group_id, created_at, updated_at, built_at,
 			status, billing, billing_reason, billing_id, note, confirmed, settle_until, gone_at,
-			observed_at, observed_source, observed_event_id, first_seen_at, last_seen_at)
+			observed_at, observed_source, observed_event_id, first_seen_at, last_seen_at, ask, pulled_at)
 		ON CONFLICT (virtfusion_id) DO UPDATE SET
 			uuid = excluded.uuid, owner_id = excluded.owner_id,
 			owner_ext_relation_id = excluded.owner_ext_relation_id, user_id = excluded.user_id,
@@ -166,10 +167,11 @@ func UpsertServers(ctx context.Context, idb bun.IDB, servers []Server) error {
 			hypervisor_name = excluded.hypervisor_name, hypervisor_group_id = excluded.hypervisor_group_id,
 			created_at = excluded.created_at, updated_at = excluded.updated_at, built_at = excluded.built_at,
 			status = excluded.status, billing = excluded.billing, billing_reason = excluded.billing_reason,
-			billing_id = excluded.billing_id, note = excluded.note, confirmed = excluded.confirmed,
+			billing_id = excluded.billing_id, note = excluded.note, ask = excluded.ask, confirmed = excluded.confirmed,
 			settle_until = excluded.settle_until, gone_at = excluded.gone_at,
 			observed_at = excluded.observed_at, observed_source = excluded.observed_source,
-			observed_event_id = excluded.observed_event_id, last_seen_at = excluded.last_seen_at`,
+			observed_event_id = excluded.observed_event_id, last_seen_at = excluded.last_seen_at,
+			pulled_at = excluded.pulled_at`,
 		column(servers, func(s *Server) int64 { return s.VirtfusionID }),
 		column(servers, func(s *Server) string { return s.UUID }),
 		column(servers, func(s *Server) int64 { return s.OwnerID }),
@@ -207,7 +209,9 @@ func UpsertServers(ctx context.Context, idb bun.IDB, servers []Server) error {
 		column(servers, func(s *Server) string { return s.ObservedSource }),
 		column(servers, func(s *Server) string { return s.ObservedEventID }),
 		column(servers, func(s *Server) time.Time { return s.FirstSeenAt }),
-		column(servers, func(s *Server) time.Time { return s.LastSeenAt }))
+		column(servers, func(s *Server) time.Time { return s.LastSeenAt }),
+		column(servers, func(s *Server) string { return s.Ask }),
+		column(servers, func(s *Server) *time.Time { return s.PulledAt }))
 	if err != nil {
 		return fmt.Errorf("write %d servers to the inventory: %w", len(servers), err)
 	}
@@ -223,15 +227,16 @@ func TouchServers(ctx context.Context, idb bun.IDB, servers []Server) error {
 	_, err := nativeOf(idb).ExecContext(ctx, `
 		UPDATE serversync.servers s
 		SET observed_at = v.observed_at, observed_source = v.observed_source,
-			observed_event_id = v.observed_event_id, last_seen_at = v.last_seen_at
-		FROM unnest($1::bigint[], $2::timestamptz[], $3::text[], $4::text[], $5::timestamptz[])
-			AS v (virtfusion_id, observed_at, observed_source, observed_event_id, last_seen_at)
+			observed_event_id = v.observed_event_id, last_seen_at = v.last_seen_at, pulled_at = v.pulled_at
+		FROM unnest($1::bigint[], $2::timestamptz[], $3::text[], $4::text[], $5::timestamptz[], $6::timestamptz[])
+			AS v (virtfusion_id, observed_at, observed_source, observed_event_id, last_seen_at, pulled_at)
 		WHERE s.virtfusion_id = v.virtfusion_id`,
 		column(servers, func(s *Server) int64 { return s.VirtfusionID }),
 		column(servers, func(s *Server) time.Time { return s.ObservedAt }),
 		column(servers, func(s *Server) string { return s.ObservedSource }),
 		column(servers, func(s *Server) string { return s.ObservedEventID }),
-		column(servers, func(s *Server) time.Time { return s.LastSeenAt }))
+		column(servers, func(s *Server) time.Time { return s.LastSeenAt }),
+		column(servers, func(s *Server) *time.Time { return s.PulledAt }))
 	if err != nil {
 		return fmt.Errorf("touch %d servers of the inventory: %w", len(servers), err)
 	}

@@ -73,7 +73,7 @@ func server(t *testing.T, seed int) db.Server {
 // bare is a server of which nothing is known.
 func bare(id int64) db.Server {
 	return db.Server{
-		VirtfusionID: id, Status: "settling", Billing: "off",
+		VirtfusionID: id, Status: "settling", Billing: "off", Confirmed: true, OwnerID: 7,
 		ObservedAt: clock(), FirstSeenAt: clock(), LastSeenAt: clock(),
 	}
 }
@@ -121,6 +121,7 @@ func TestServersLoseNoField(t *testing.T) {
 
 	// And goes back to nothing.
 	empty := bare(first.VirtfusionID)
+	empty.Confirmed, empty.OwnerID = false, 0
 	put(t, database, empty)
 	empty.FirstSeenAt = first.FirstSeenAt
 	wantServers(t, database, empty, third)
@@ -170,7 +171,7 @@ func TestTouchServersMovesOnlyTheObservation(t *testing.T) {
 		t.Fatal(err)
 	}
 	first.ObservedAt, first.ObservedSource, first.ObservedEventID = touched.ObservedAt, touched.ObservedSource, touched.ObservedEventID
-	first.LastSeenAt = touched.LastSeenAt
+	first.LastSeenAt, first.PulledAt = touched.LastSeenAt, touched.PulledAt
 	wantServers(t, database, first, other)
 	wantTable(t, database, "2", `SELECT count(*) FROM serversync.servers`)
 }
@@ -288,6 +289,10 @@ func TestClaimDue(t *testing.T) {
 	add(2, "settling", new(now.Add(time.Microsecond)))
 	add(3, "settling", nil)
 	add(4, "external", new(now.Add(-time.Hour)))
+	for id := int64(5); id <= 7; id++ { // only news of them can go on
+		add(id, "settling", new(now.Add(-time.Hour)))
+	}
+	all[len(all)-3].Confirmed, all[len(all)-2].OwnerID, all[len(all)-1].Ask = false, 0, "where is it?"
 	put(t, database, all...)
 
 	claim := func(tx bun.Tx, limit int) []int64 {

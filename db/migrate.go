@@ -83,7 +83,7 @@ func Migrate(ctx context.Context, database *bun.DB, o MigrateOptions) (report Mi
 	if report.Columns, err = ensureColumns(ctx, conn, o.DryRun); err != nil {
 		return report, err
 	}
-	if report.Indexes, err = ensureIndexes(ctx, conn, o.DryRun); err != nil {
+	if report.Indexes, err = ensureIndexes(ctx, conn, o.DryRun, o.CreateSkyPANEL); err != nil {
 		return report, err
 	}
 	return report, nil

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -17,9 +19,19 @@ import (
 )
 
 // everything is what the first migration of a released SkyPANEL does.
-func everything() db.MigrateReport {
+func everything(t *testing.T) db.MigrateReport {
+	t.Helper()
+	files, err := filepath.Glob("migrations/*.up.sql")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("find the migrations: %v, %v", files, err)
+	}
+	var migrations []string
+	for _, file := range files {
+		name, _, _ := strings.Cut(filepath.Base(file), ".")
+		migrations = append(migrations, name)
+	}
 	return db.MigrateReport{
-		Migrations: []string{"20261101000000_schema"},
+		Migrations: migrations,
 		Columns: []string{
 			"virtfusion_hourly_billing.reference_1",
 			"virtfusion_hourly_transactions.server_uuid",
@@ -32,6 +44,8 @@ func everything() db.MigrateReport {
 			"serversync_billing_server_uuid",
 			"serversync_transactions_billing_id",
 			"serversync_users_virtfusion_id",
+			"serversync_transactions_server",
+			"serversync_uptime_server_id",
 		},
 	}
 }
@@ -86,7 +100,7 @@ func skypanel(t *testing.T, files ...string) *bun.DB {
 func TestMigrateCreatesSkyPANELInTheEmbeddedDatabase(t *testing.T) {
 	t.Parallel()
 	database := dbtest.NewEmpty(t)
-	wantReport(t, migrated(t, database, db.MigrateOptions{CreateSkyPANEL: true}), everything())
+	wantReport(t, migrated(t, database, db.MigrateOptions{CreateSkyPANEL: true}), everything(t))
 	before := made(t, database)
 
 	if report := migrated(t, database, db.MigrateOptions{CreateSkyPANEL: true}); !report.Empty() {
@@ -125,14 +139,14 @@ func TestSkyPANELsTablesAsWeMakeThem(t *testing.T) {
 
 func TestMigrateSkyPANEL(t *testing.T) {
 	t.Parallel()
-	newer := everything()
+	newer := everything(t)
 	newer.Columns = slices.DeleteFunc(newer.Columns, func(c string) bool { return strings.HasSuffix(c, ".reference_1") })
 	for name, tc := range map[string]struct {
 		files []string
 		want  db.MigrateReport
 	}{
-		"released, new":                       {[]string{"skypanel_released.sql"}, everything()},
-		"released, in business":               {[]string{"skypanel_released.sql", "skypanel_rows.sql"}, everything()},
+		"released, new":                       {[]string{"skypanel_released.sql"}, everything(t)},
+		"released, in business":               {[]string{"skypanel_released.sql", "skypanel_rows.sql"}, everything(t)},
 		"newer, with some columns of our own": {[]string{"skypanel_released.sql", "skypanel_rows.sql", "skypanel_newer.sql"}, newer},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -332,7 +346,7 @@ func TestMigrateWaitsForNobodyOnceItsContextEnds(t *testing.T) {
 func TestMigrateDryRunOfAnEmbeddedDatabase(t *testing.T) {
 	t.Parallel()
 	database := dbtest.NewEmpty(t)
-	wantReport(t, migrated(t, database, db.MigrateOptions{CreateSkyPANEL: true, DryRun: true}), everything())
+	wantReport(t, migrated(t, database, db.MigrateOptions{CreateSkyPANEL: true, DryRun: true}), everything(t))
 	wantTable(t, database, "0", `SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace`)
 }
 
@@ -397,7 +411,7 @@ func TestMigrateAddsAgainWhatWasDropped(t *testing.T) {
 		"all columns": {
 			`ALTER TABLE virtfusion_hourly_billing DROP COLUMN reference_1;
 			ALTER TABLE virtfusion_hourly_transactions DROP COLUMN server_uuid, DROP COLUMN transaction_type, DROP COLUMN reference_1, DROP COLUMN reference_2`,
-			db.MigrateReport{Columns: everything().Columns},
+			db.MigrateReport{Columns: everything(t).Columns},
 		},
 		"an index": {
 			`DROP INDEX serversync_billing_server_uuid`,
@@ -442,7 +456,7 @@ func TestMigrateAsOwner(t *testing.T) {
 	exec(t, database, fmt.Sprintf(`ALTER DATABASE %q OWNER TO migrate_owner`, table(t, database, `SELECT current_database()`)))
 	owner := open(t, dsn(t, database, "migrate_owner"))
 	load(t, owner, "skypanel_released.sql", "skypanel_rows.sql")
-	wantReport(t, migrated(t, owner, db.MigrateOptions{}), everything())
+	wantReport(t, migrated(t, owner, db.MigrateOptions{}), everything(t))
 	if report := migrated(t, owner, db.MigrateOptions{}); !report.Empty() {
 		t.Errorf("a second time: %+v, want nothing done", report)
 	}
@@ -482,7 +496,7 @@ func TestMigrateAsAGuest(t *testing.T) {
 		did = append(did, remedy)
 		exec(t, database, remedy)
 	}
-	if want := 1 + len(everything().Columns) + len(everything().Indexes); len(did) != want {
+	if want := 1 + len(everything(t).Columns) + len(everything(t).Indexes); len(did) != want {
 		t.Errorf("the owner had to do %d things, want %d:\n%s", len(did), want, strings.Join(did, "\n"))
 	}
 	if report := migrated(t, guest, db.MigrateOptions{}); !report.Empty() {
@@ -516,7 +530,7 @@ func TestMigrateGivesUpOnALockedTable(t *testing.T) {
 	}
 	commit(t, holder)
 	report := migrated(t, database, db.MigrateOptions{})
-	want := everything()
+	want := everything(t)
 	want.Migrations = nil // these were done
 	wantReport(t, report, want)
 	wantTable(t, database, "0", `SELECT current_setting('lock_timeout')`)
@@ -546,8 +560,8 @@ func TestMigrateFinishesAnInterruptedIndex(t *testing.T) {
 	wantTable(t, database, "serversync_billing_virtfusion_server_id|false", `
 		SELECT indexrelid::regclass, indisvalid FROM pg_index WHERE indexrelid::regclass::text LIKE 'serversync%' AND NOT indisvalid`)
 	commit(t, holder)
-	wantReport(t, migrated(t, database, db.MigrateOptions{}), db.MigrateReport{Indexes: everything().Indexes})
-	wantTable(t, database, "4", `SELECT count(*) FROM pg_index WHERE indisvalid AND indexrelid::regclass::text IN ('`+strings.Join(everything().Indexes, "', '")+`')`)
+	wantReport(t, migrated(t, database, db.MigrateOptions{}), db.MigrateReport{Indexes: everything(t).Indexes})
+	wantTable(t, database, strconv.Itoa(len(everything(t).Indexes)), `SELECT count(*) FROM pg_index WHERE indisvalid AND indexrelid::regclass::text IN ('`+strings.Join(everything(t).Indexes, "', '")+`')`)
 }
 
 func TestMigrateWithoutADatabase(t *testing.T) {

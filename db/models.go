@@ -133,9 +133,11 @@ type Server struct {
 	BillingReason   string     `bun:"billing_reason,nullzero"`
 	BillingID       *int64     `bun:"billing_id"`
 	Note            string     `bun:"note"`
+	Ask             string     `bun:"ask"` // what only VirtFusion can settle
 	Confirmed       bool       `bun:"confirmed"`
 	SettleUntil     *time.Time `bun:"settle_until"`
 	GoneAt          *time.Time `bun:"gone_at"`
+	PulledAt        *time.Time `bun:"pulled_at"` // when VirtFusion, asked, last showed it
 	ObservedAt      time.Time  `bun:"observed_at"`
 	ObservedSource  string     `bun:"observed_source"`
 	ObservedEventID string     `bun:"observed_event_id"`
@@ -157,7 +159,7 @@ type BillingRecord struct {
 	MonthlyPrice decimal.Decimal `bun:"monthly_price,type:numeric(10,4)"`
 	LastBilledAt *time.Time      `bun:"last_billed_at,type:timestamp"`
 	ChargeID     *int64          `bun:"charge_id"`
-	ClosedReason string          `bun:"closed_reason,nullzero"` // 'destroyed', 'moved', 'withdrawn'
+	ClosedReason string          `bun:"closed_reason,nullzero"` // 'destroyed', 'moved', 'withdrawn', 'operator'
 	RunID        string          `bun:"run_id,nullzero"`
 	CreatedAt    time.Time       `bun:"created_at"`
 	UpdatedAt    time.Time       `bun:"updated_at"`

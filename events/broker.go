@@ -63,15 +63,27 @@ func (b *Broker) start(dir string, log zerolog.Logger) error {
 	if err != nil {
 		return fmt.Errorf("configure the embedded broker: %w", err)
 	}
-	srv.SetLoggerV2(brokerLog{log.With().Str("part", "broker").Logger()}, false, false, false)
+	fatal := make(chan string, 1)
+	srv.SetLoggerV2(brokerLog{log.With().Str("part", "broker").Logger(), fatal}, false, false, false)
 	srv.Start()
-	if !srv.ReadyForConnections(readyTimeout) {
-		srv.Shutdown()
-		return fmt.Errorf("the embedded broker was not ready within %s: see its log lines above; is the disk full?", readyTimeout)
+	for deadline := time.Now().Add(readyTimeout); !srv.ReadyForConnections(readyCheck); {
+		select {
+		case reason := <-fatal:
+			srv.Shutdown()
+			return fmt.Errorf("the embedded broker cannot start on %s: %s; see that we may write there and that its disk has room", dir, reason)
+		default:
+		}
+		if time.Now().After(deadline) {
+			srv.Shutdown()
+			return fmt.Errorf("the embedded broker was not ready within %s: see its log lines above; is the disk full?", readyTimeout)
+		}
 	}
 	b.server = srv
 	return nil
 }
+
+// readyCheck is how often a broker that starts is looked at.
+const readyCheck = 100 * time.Millisecond
 
 // maxEventSize bounds one event: a kept server is a few kilobytes.
 const maxEventSize = 1 << 20
@@ -96,15 +108,27 @@ func (b *Broker) Stop() error {
 	return nil
 }
 
-// brokerLog passes the broker's log on: notices are debugging to us.
-type brokerLog struct{ log zerolog.Logger }
+// brokerLog passes the broker's log on: notices are debugging to us. The first
+// fatal line goes to fatal too: the broker goes no further after it.
+type brokerLog struct {
+	log   zerolog.Logger
+	fatal chan<- string
+}
 
 func (l brokerLog) Noticef(format string, v ...any) { l.log.Debug().Msgf(format, v...) }
 func (l brokerLog) Warnf(format string, v ...any)   { l.log.Warn().Msgf(format, v...) }
-func (l brokerLog) Fatalf(format string, v ...any)  { l.log.Error().Msgf(format, v...) }
 func (l brokerLog) Errorf(format string, v ...any)  { l.log.Error().Msgf(format, v...) }
 func (l brokerLog) Debugf(format string, v ...any)  { l.log.Trace().Msgf(format, v...) }
 func (l brokerLog) Tracef(format string, v ...any)  { l.log.Trace().Msgf(format, v...) }
+
+// Fatalf is said once, by a broker that cannot start.
+func (l brokerLog) Fatalf(format string, v ...any) {
+	l.log.Error().Msgf(format, v...)
+	select {
+	case l.fatal <- fmt.Sprintf(format, v...):
+	default:
+	}
+}
 
 // Room is how large the stream may be here: the default size, or three
 // quarters of what the disk had left for the store when it was opened.

@@ -31,13 +31,18 @@ const (
 	// duplicateWindow only saves work: the truth about duplicates is in
 	// PostgreSQL.
 	duplicateWindow = 10 * time.Minute
-	// ackWait is how long a batch may take before its events are delivered
-	// again, which is harmless.
-	ackWait = time.Minute
+	// ackWait is how long the broker hears nothing of a delivery before it
+	// delivers the event again, which is harmless. It is how long the events
+	// wait that a killed process had in hand.
+	ackWait = 15 * time.Second
 )
 
-// EnsureStream makes the stream VIRTFUSION and the reconciler's consumer, or
-// brings them up to date.
+// KeepInterval is how often whoever holds deliveries for long tells the broker
+// so ([jetstream.Msg.InProgress]); else they would be delivered to others.
+const KeepInterval = ackWait / 5
+
+// EnsureStream makes the stream VIRTFUSION, the reconciler's consumer and the
+// stream of dead letters, or brings them up to date.
 func EnsureStream(ctx context.Context, js jetstream.JetStream, o StreamOptions) (jetstream.Consumer, error) {
 	if o.MaxAge == 0 {
 		o.MaxAge = defaultMaxAge
@@ -64,6 +69,24 @@ func EnsureStream(ctx context.Context, js jetstream.JetStream, o StreamOptions) 
 	if err != nil {
 		return nil, fmt.Errorf("make the stream %s: %w", StreamName, explain(err))
 	}
+	// Dead letters are few, and wait for a person: they are kept at least as
+	// long as their originals.
+	_, err = js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
+		Name:        DeadStreamName,
+		Description: "Events that could not be reconciled, each with its reason",
+		Subjects:    []string{DeadSubjectAll},
+		Retention:   jetstream.LimitsPolicy,
+		Storage:     jetstream.FileStorage,
+		Discard:     jetstream.DiscardNew,
+		MaxAge:      max(o.MaxAge, defaultMaxAge),
+		MaxBytes:    min(deadMaxBytes, max(o.MaxBytes/8, minDeadBytes)),
+		MaxMsgSize:  maxEventSize,
+		Replicas:    o.Replicas,
+		Duplicates:  deadWindow,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("make the stream %s: %w", DeadStreamName, explain(err))
+	}
 	consumer, err := stream.CreateOrUpdateConsumer(ctx, jetstream.ConsumerConfig{
 		Durable:       ConsumerName,
 		Description:   "Brings SkyPANEL's books in step",
@@ -87,7 +110,7 @@ func explain(err error) error {
 	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):
 		return fmt.Errorf("%w: switch JetStream on for the account of NATS_CREDS", err)
 	case errors.As(err, &api) && (api.ErrorCode == insufficientResources || api.ErrorCode == storageExceeded):
-		return fmt.Errorf("%w: the account or disk has no room for the stream; raise its limits or lower STREAM_MAX_BYTES", err)
+		return fmt.Errorf("%w: the account or disk has no room for the stream; make room on the disk, raise the limits of the account, or set NATS_REPLICAS lower", err)
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, jetstream.ErrNoStreamResponse), errors.Is(err, nats.ErrNoResponders):
 		return fmt.Errorf("%w: no answer from JetStream; is it switched on, and may the account of NATS_CREDS use $JS.API.> ?", err)
 	default:

@@ -1,44 +1,23 @@
 package ingest_test
 
 import (
-	"encoding/json"
 	"errors"
 	"io"
-	"io/fs"
 	"net/http"
 	"net/netip"
-	"net/url"
-	"strconv"
 	"strings"
 	"testing"
 
-	"github.com/getkin/kin-openapi/openapi3"
-
 	"serversync/ingest"
+	"serversync/internal/openapitest"
 	"serversync/schemas"
 )
 
 var errBroker = errors.New("broker away")
 
-// loadOpenAPI loads the document and the schemas it refers to as a client
-// would find them: beside it.
-func loadOpenAPI(t *testing.T) *openapi3.T {
-	t.Helper()
-	loader := openapi3.NewLoader()
-	loader.IsExternalRefsAllowed = true
-	loader.ReadFromURIFunc = func(_ *openapi3.Loader, location *url.URL) ([]byte, error) {
-		return fs.ReadFile(schemas.FS(), strings.TrimPrefix(strings.TrimPrefix(location.Path, "/"), "schemas/"))
-	}
-	doc, err := loader.LoadFromURI(&url.URL{Path: "/openapi.yaml"})
-	if err != nil {
-		t.Fatalf("load openapi.yaml: %v", err)
-	}
-	return doc
-}
-
 func TestOpenAPIIsValid(t *testing.T) {
 	t.Parallel()
-	doc := loadOpenAPI(t)
+	doc := openapitest.Load(t, schemas.FS())
 	if !doc.IsOpenAPI31OrLater() {
 		t.Errorf("version %s", doc.OpenAPI)
 	}
@@ -47,35 +26,10 @@ func TestOpenAPIIsValid(t *testing.T) {
 	}
 }
 
-// Every route is described, and nothing is described that there is not.
-func TestOpenAPIIsTheRoutes(t *testing.T) {
-	t.Parallel()
-	described := map[route]bool{}
-	for p, item := range loadOpenAPI(t).Paths.Map() {
-		for method := range item.Operations() {
-			described[route{method, p}] = true
-		}
-	}
-	served := map[route]bool{}
-	for _, r := range assemble(t, withToken()).routes {
-		served[route{r.method, strings.ReplaceAll(r.path, ":name", "{name}")}] = true
-	}
-	for r := range served {
-		if !described[r] {
-			t.Errorf("%s %s is served and not described", r.method, r.path)
-		}
-	}
-	for r := range described {
-		if !served[r] {
-			t.Errorf("%s %s is described and not served", r.method, r.path)
-		}
-	}
-}
-
 // Real answers have a status that is described, and the described body.
 func TestOpenAPIIsTheAnswers(t *testing.T) {
 	t.Parallel()
-	doc := loadOpenAPI(t)
+	doc := openapitest.Load(t, schemas.FS())
 	open := setup(t, ingest.WebhookConfig{AllowUnauthenticated: true})
 	failing := setup(t, withToken())
 	failing.recorder.err = errBroker
@@ -129,36 +83,10 @@ func TestOpenAPIIsTheAnswers(t *testing.T) {
 			t.Errorf("%s %s = %d, want %d", tt.method, tt.target, res.StatusCode, tt.status)
 			continue
 		}
-		checkAnswer(t, doc, tt.method, tt.target, res, body)
-	}
-}
-
-func checkAnswer(t *testing.T, doc *openapi3.T, method, target string, res *http.Response, body []byte) {
-	t.Helper()
-	described, _, _ := strings.Cut(target, "?")
-	if strings.HasPrefix(described, "/schemas/") {
-		described = "/schemas/{name}"
-	}
-	answer := doc.Paths.Value(described).GetOperation(method).Responses.Value(strconv.Itoa(res.StatusCode))
-	if answer == nil {
-		t.Errorf("%s %s: status %d is not described", method, target, res.StatusCode)
-		return
-	}
-	mediaType, _, _ := strings.Cut(res.Header.Get("Content-Type"), ";")
-	content := answer.Value.Content.Get(mediaType)
-	if content == nil {
-		t.Errorf("%s %s: %d in %s is not described", method, target, res.StatusCode, mediaType)
-		return
-	}
-	if !strings.HasSuffix(mediaType, "json") {
-		return
-	}
-	var value any
-	if err := json.Unmarshal(body, &value); err != nil {
-		t.Errorf("%s %s: %v", method, target, err)
-		return
-	}
-	if err := content.Schema.Value.VisitJSON(value, openapi3.EnableJSONSchema2020()); err != nil {
-		t.Errorf("%s %s: %d with a body that is not the described one: %v\n%s", method, target, res.StatusCode, err, body)
+		described, _, _ := strings.Cut(tt.target, "?")
+		if strings.HasPrefix(described, "/schemas/") {
+			described = "/schemas/{name}"
+		}
+		openapitest.Check(t, doc, tt.method, described, res, body)
 	}
 }

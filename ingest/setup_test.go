@@ -89,14 +89,11 @@ func (b *logBuffer) String() string {
 // system is a webhook endpoint behind the real HTTP server.
 type system struct {
 	handler  http.Handler
-	routes   []route
 	url      string
 	recorder *recorder
 	registry *prometheus.Registry
 	log      *logBuffer
 }
-
-type route struct{ method, path string }
 
 func withToken() ingest.WebhookConfig { return ingest.WebhookConfig{Tokens: []string{testToken}} }
 
@@ -118,9 +115,6 @@ func assemble(tb testing.TB, cfg ingest.WebhookConfig) *system {
 		tb.Fatal(err)
 	}
 	hook.Register(server.Echo())
-	for _, r := range server.Echo().Routes() {
-		s.routes = append(s.routes, route{r.Method, r.Path})
-	}
 	s.handler = server.Handler()
 	return s
 }

@@ -17,9 +17,9 @@ const (
 	maxIPAddresses = 512
 
 	// maxClockLead is how far VirtFusion's clock may be ahead of ours before
-	// we take ours: a time further in the future would win over every later
-	// observation until that day.
-	maxClockLead = 24 * time.Hour
+	// we take ours: a time in the future wins over every later observation
+	// until it has come.
+	maxClockLead = 5 * time.Minute
 	// firstYear: VirtFusion did not exist before.
 	firstYear = 2010
 )
@@ -90,7 +90,7 @@ func firstPlausible(arrival time.Time, said ...*time.Time) time.Time {
 func keep(s *virtfusion.Server) events.Server {
 	return events.Server{
 		ID:               s.ID,
-		UUID:             notEmpty(cleaned(s.UUID)),
+		UUID:             keepUUID(s.UUID),
 		Owner:            keepOwner(s),
 		Name:             cleaned(s.Name),
 		Hostname:         cleaned(s.Hostname),
@@ -144,13 +144,17 @@ func keepAddresses(ips []string) []string {
 	return kept
 }
 
-// notEmpty drops an empty text: it says nothing of what must not be empty.
-func notEmpty(s *string) *string {
-	if s == nil || *s == "" {
+// keepUUID drops what identifies no server: an empty text, and the sentinel that
+// SkyPANEL writes for deleted users. UUIDs are compared in lower case.
+func keepUUID(s *string) *string {
+	if s == nil || *s == "" || *s == deletedServerUUID {
 		return nil
 	}
-	return s
+	return new(strings.ToLower(cleanText(*s)))
 }
+
+// deletedServerUUID is SkyPANEL's sentinel; it stands on many of its rows.
+const deletedServerUUID = "DELETED_SERVER"
 
 func isAddress(s string) bool {
 	if _, err := netip.ParseAddr(s); err == nil {

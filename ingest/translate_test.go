@@ -81,8 +81,8 @@ func TestFirstPlausible(t *testing.T) {
 		"long ago":         {new(time.Date(2010, 1, 1, 0, 0, 0, 0, time.UTC)), time.Date(2010, 1, 1, 0, 0, 0, 0, time.UTC)},
 		"before 2010":      {new(time.Date(2009, 12, 31, 23, 59, 59, 0, time.UTC)), other},
 		"zero":             {new(time.Time{}), other},
-		"a day ahead":      {new(arrival().Add(24 * time.Hour)), arrival().Add(24 * time.Hour)},
-		"more than a day":  {new(arrival().Add(24*time.Hour + 1)), other},
+		"a little ahead":   {new(arrival().Add(5 * time.Minute)), arrival().Add(5 * time.Minute)},
+		"too far ahead":    {new(arrival().Add(5*time.Minute + 1)), other},
 		"missing":          {nil, other},
 		"year 2010 at UTC": {new(time.Date(2010, 1, 1, 0, 30, 0, 0, time.FixedZone("", 3600))), other},
 	} {

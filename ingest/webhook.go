@@ -58,7 +58,7 @@ type Webhook struct {
 	cfg       WebhookConfig
 	tokens    tokenSet
 	publisher publisher
-	flood     *floodGate
+	flood     *httpserver.Attempts
 	journal   *journal
 	now       func() time.Time
 }
@@ -78,7 +78,7 @@ func NewWebhook(cfg WebhookConfig, p publisher, reg prometheus.Registerer, log z
 	if cfg.PublishTimeout <= 0 {
 		cfg.PublishTimeout = defaultPublishTimeout
 	}
-	return &Webhook{cfg: cfg, tokens: tokens, publisher: p, flood: newFloodGate(), journal: journal, now: now}, nil
+	return &Webhook{cfg: cfg, tokens: tokens, publisher: p, flood: httpserver.NewAttempts(), journal: journal, now: now}, nil
 }
 
 // Register adds POST /webhooks/virtfusion, on a router whose errors are
@@ -147,7 +147,7 @@ func (w *Webhook) admit(c echo.Context, entry *entry) error {
 	if w.tokens.accepts(c.Request().Header.Get(echo.HeaderAuthorization)) {
 		return nil
 	}
-	if !w.flood.admits(entry.client, entry.arrived) {
+	if !w.flood.Fail(entry.client, entry.arrived) {
 		err := refuse(http.StatusTooManyRequests, "too_many_attempts", "too many deliveries without a valid token from this address")
 		err.RetryAfter = time.Minute
 		return err

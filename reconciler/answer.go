@@ -1,48 +1,158 @@
 package reconciler
 
 import (
+	"context"
+	"errors"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
-	"serversync/events"
+	"serversync/db"
 )
 
-// verdict says what became of an event. It is the one thing that decides the
-// broker's verb.
+// maxAttempts is how often an event may fail while it stands alone before it
+// becomes a dead letter. Attempts that failed because something was away do
+// not count.
+const maxAttempts = 5
+
+// class says what an error means for the event that met it.
+type class int
+
+const (
+	// classFine: the event is in the books, or changes nothing in them.
+	classFine class = iota
+	// classAway: something is away, busy or not set up. The event is not to
+	// blame, and will go through later.
+	classAway
+	// classFault: the event itself was refused. Something that it depends on
+	// may yet change: a price, a row, this program.
+	classFault
+	// classHopeless: nobody can read the event, and that will not change.
+	classHopeless
+)
+
+var (
+	// errUndecodable: a message is no event.
+	errUndecodable = errors.New("this message is no event that can be read")
+	// errNeverFresh: a batch's rows changed each time it was decided.
+	errNeverFresh = errors.New("the rows changed each time they were decided from")
+)
+
+// classify sorts errors by what becomes of the event.
+func classify(err error) class {
+	switch {
+	case err == nil:
+		return classFine
+	case errors.Is(err, errUndecodable):
+		return classHopeless
+	case errors.Is(err, errNeverFresh), db.Classify(err) == db.FaultOfData:
+		return classFault
+	default:
+		return classAway
+	}
+}
+
+// verdict is what the broker is told about a delivery.
 type verdict int
 
 const (
-	// verdictDone: it is in the books, or changes nothing in them.
+	// verdictDone acknowledges it.
 	verdictDone verdict = iota
-	// verdictLater: something was away and we are shutting down.
+	// verdictNow gives it back, to be delivered at once: to whoever goes on
+	// when this process stops.
+	verdictNow
+	// verdictLater gives it back, to be delivered after a pause.
 	verdictLater
-	// verdictUnusable: the event itself is at fault. It is delivered again
-	// after a long pause, so that a newer version may cope with it.
-	verdictUnusable
+	// verdictDead takes it off the stream's consumer for good. Its dead letter
+	// has been confirmed.
+	verdictDead
 )
 
-// unusableDelay is the pause before an event that nobody can use is delivered
-// again.
-const unusableDelay = 10 * time.Minute
+// judge maps what became of an event, at its so-manieth attempt, to what the
+// broker is told. verdictDead is subject to a dead letter being written first.
+func judge(c class, attempts int) verdict {
+	switch {
+	case c == classFine:
+		return verdictDone
+	case c == classAway:
+		return verdictNow
+	case c == classHopeless, attempts >= maxAttempts:
+		return verdictDead
+	default:
+		return verdictLater
+	}
+}
 
-// answer maps a verdict to the broker's verb. Nowhere else is a message
-// acknowledged or refused.
-func (r *Reconciler) answer(m jetstream.Msg, v verdict, e *events.Event, cause error) {
+// retryDelay is the pause after so many failed attempts: 1 s, 5 s, 25 s, 2 min
+// and 5 s, then 10 min.
+func retryDelay(attempts int) time.Duration {
+	delay := time.Second
+	for range min(attempts, 10) - 1 {
+		delay *= 5
+	}
+	return min(delay, 10*time.Minute)
+}
+
+// conclude answers the broker for a delivery that stands alone, after cause (or
+// nothing) stopped it. An event at fault is counted; one that has had its
+// chances is written to the dead letters, and only then taken off.
+func (r *Reconciler) conclude(ctx context.Context, d *delivery, cause error) {
+	c := classify(cause)
+	record := db.FaultRecord{Attempts: 1, FirstAt: r.now(), LastAt: r.now()}
+	if c == classFault {
+		var err error
+		if record, err = r.count(ctx, d.id, cause); err != nil {
+			r.log.Warn().Err(err).Str("event", d.id).Msg("an attempt was not counted")
+			c = classify(err)
+		}
+	}
+	v, delay := judge(c, record.Attempts), r.retryDelay(record.Attempts)
+	switch v {
+	case verdictDead:
+		if err := r.bury(ctx, d, cause, record); err != nil {
+			// Nothing is lost: the event stays where it is.
+			v, delay = verdictLater, r.retryDelay(maxAttempts)
+			r.log.Error().Err(err).Str("event", d.id).Dur("retry_in", delay).
+				Msg("a dead letter could not be written; the event stays on the stream")
+		}
+	case verdictLater:
+		r.metrics.unusable.Inc()
+		r.log.Warn().Err(cause).Str("event", d.id).Int64("server", d.event.Server.ID).Str("subject", d.message.Subject()).
+			Int("attempt", record.Attempts).Int("of", maxAttempts).Dur("retry_in", delay).
+			Msg("an event cannot be reconciled; the others go on, it is tried again")
+	default: // nothing to tell
+	}
+	r.answer(d, v, delay, cause)
+}
+
+// answer tells the broker. Nowhere else is a message acknowledged, given back
+// or taken off.
+func (r *Reconciler) answer(d *delivery, v verdict, delay time.Duration, cause error) {
 	var err error
 	switch v {
 	case verdictDone:
-		err = m.Ack()
+		err = d.message.Ack()
+	case verdictNow:
+		err = d.message.Nak()
 	case verdictLater:
-		err = m.Nak()
-	case verdictUnusable:
-		r.metrics.unusable.Inc()
-		r.log.Error().Err(cause).Str("event", e.ID).Int64("server", e.Server.ID).Str("subject", m.Subject()).
-			Dur("retry_in", unusableDelay).Msg("an event cannot be reconciled; the others go on. Report it with this line")
-		err = m.NakWithDelay(unusableDelay)
+		err = d.message.NakWithDelay(delay)
+	case verdictDead:
+		err = d.message.TermWithReason(oneLine(cause.Error()))
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, jetstream.ErrMsgAlreadyAckd) {
 		// Harmless: it is delivered again, and a second time changes nothing.
-		r.log.Warn().Err(err).Str("event", e.ID).Int64("server", e.Server.ID).Msg("could not answer the broker for an event")
+		r.log.Warn().Err(err).Str("event", d.id).Int64("server", d.event.Server.ID).Msg("could not answer the broker for an event")
 	}
+}
+
+// oneLine is a reason as the broker's protocol takes it.
+func oneLine(s string) string {
+	s = strings.Map(func(c rune) rune {
+		if c < ' ' {
+			return ' '
+		}
+		return c
+	}, strings.ToValidUTF8(s, "?"))
+	return s[:min(len(s), 200)]
 }

@@ -1,9 +1,11 @@
 package reconciler
 
 import (
+	"cmp"
 	"context"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/uptrace/bun"
@@ -14,28 +16,29 @@ import (
 
 // work is one server to decide: with news, or again from what is stored.
 type work struct {
-	serverID    int64
-	observation *Observation
+	serverID int64
+	news     []Observation
+	// origin says who looks at a server without news, for its history.
+	origin string
 }
 
 // decided is a decision that has been committed.
 type decided struct {
 	Decision
-	observation *Observation
+	origin string
 }
 
 // group makes the work of a batch: one item per server, sorted by id, which is
 // the order in which servers are locked.
 func group(batch []events.Event) []work {
-	byServer := make(map[int64][]events.Event, len(batch))
+	byServer := make(map[int64][]Observation, len(batch))
 	for i := range batch {
 		id := batch[i].Server.ID
-		byServer[id] = append(byServer[id], batch[i])
+		byServer[id] = append(byServer[id], observationOf(&batch[i]))
 	}
 	works := make([]work, 0, len(byServer))
-	for id, all := range byServer {
-		o := collapse(all)
-		works = append(works, work{serverID: id, observation: &o})
+	for id, news := range byServer {
+		works = append(works, work{serverID: id, news: news})
 	}
 	slices.SortFunc(works, func(a, b work) int {
 		if a.serverID < b.serverID {
@@ -50,6 +53,8 @@ func group(batch []events.Event) []work {
 type evidence struct {
 	known  map[int64]*State
 	rows   map[int64][]Row // by VirtFusion server id
+	wishes map[int64]Wishes
+	traces map[int64]db.NativeTrace
 	stored map[int64]*db.BillingMatch
 	users  *Users
 	prices map[int64]Price
@@ -66,9 +71,10 @@ func (r *Reconciler) decideAll(ctx context.Context, tx bun.Tx, works []work) ([]
 	now := micro(r.now())
 	decisions := make([]decided, len(works))
 	for i, w := range works {
-		decisions[i] = decided{observation: w.observation, Decision: Decide(Input{
-			Now: now, Observation: w.observation, Known: ev.known[w.serverID], Rows: ev.rows[w.serverID],
+		decisions[i] = decided{origin: w.origin, Decision: Decide(Input{
+			Now: now, News: w.news, Known: ev.known[w.serverID], Rows: ev.rows[w.serverID],
 			Users: ev.users, Prices: ev.prices, Policy: ev.policy,
+			Wishes: ev.wishes[w.serverID], Trace: ev.traces[w.serverID].Words, SoldTo: ev.traces[w.serverID].UserIDs,
 		})}
 	}
 	if err := apply(ctx, tx, decisions, ev, now); err != nil {
@@ -101,6 +107,12 @@ func (r *Reconciler) read(ctx context.Context, tx bun.Tx, works []work) (*eviden
 		return nil, err
 	}
 	if err := ev.readUsers(ctx, tx, keys); err != nil {
+		return nil, err
+	}
+	if err := ev.readWishes(ctx, tx, ids); err != nil {
+		return nil, err
+	}
+	if err := ev.readTraces(ctx, tx, keys.serverIDs); err != nil {
 		return nil, err
 	}
 	prices, err := db.ReadPrices(ctx, tx)
@@ -148,17 +160,16 @@ func collectKeys(works []work, known map[int64]*State) keys {
 				users[*s.OwnerExt] = true
 			}
 		}
-		if w.observation == nil {
-			continue
-		}
-		s := &w.observation.Server
-		if s.UUID != nil {
-			addUUID(*s.UUID, s.ID)
-		}
-		if s.Owner != nil {
-			owners[s.Owner.ID] = true
-			if s.Owner.ExtRelationID != nil {
-				users[*s.Owner.ExtRelationID] = true
+		for i := range w.news {
+			s := &w.news[i].Server
+			if s.UUID != nil {
+				addUUID(*s.UUID, s.ID)
+			}
+			if s.Owner != nil {
+				owners[s.Owner.ID] = true
+				if s.Owner.ExtRelationID != nil {
+					users[*s.Owner.ExtRelationID] = true
+				}
 			}
 		}
 	}
@@ -243,11 +254,56 @@ func (ev *evidence) readCharges(ctx context.Context, tx bun.Tx) error {
 	return nil
 }
 
+// readWishes reads what operators want of the batch's servers.
+func (ev *evidence) readWishes(ctx context.Context, tx bun.Tx, ids []int64) error {
+	overrides, err := db.OverridesByServer(ctx, tx, ids)
+	if err != nil {
+		return err
+	}
+	slices.SortFunc(overrides, func(a, b db.Override) int { return cmp.Compare(a.Kind, b.Kind) }) // as with users
+	ev.wishes = make(map[int64]Wishes, len(overrides))
+	for i := range overrides {
+		o := &overrides[i]
+		w := ev.wishes[o.VirtfusionID]
+		switch o.Kind {
+		case "billing_on":
+			w.BillingOn = true
+		case "billing_off":
+			w.BillingOff = true
+		case "ignore":
+			w.Ignore = true
+		case "undone":
+			w.Undone = true
+		case "package":
+			w.PackageID = o.PackageID
+		}
+		w.Words = strings.TrimPrefix(w.Words+"; "+cmp.Or(o.Reason, o.Kind), "; ")
+		ev.wishes[o.VirtfusionID] = w
+	}
+	return nil
+}
+
+// readTraces looks for orders of servers that no billing row names: elsewhere
+// nobody asks.
+func (ev *evidence) readTraces(ctx context.Context, tx bun.Tx, ids []int64) error {
+	var bare []int64
+	for _, id := range ids {
+		if len(ev.rows[id]) == 0 {
+			bare = append(bare, id)
+		}
+	}
+	var err error
+	ev.traces, err = db.NativeTraces(ctx, tx, bare)
+	return err
+}
+
 func (ev *evidence) readUsers(ctx context.Context, tx bun.Tx, k keys) error {
 	users, err := db.UsersByLink(ctx, tx, k.owners, k.users)
 	if err != nil {
 		return err
 	}
+	// In one order, or a note that names two of them would change with PostgreSQL's plan.
+	slices.SortFunc(users, func(a, b db.User) int { return cmp.Compare(a.ID, b.ID) })
 	ev.users = &Users{ByVirtfusionID: make(map[int64][]User), ByID: make(map[int64]User)}
 	for _, u := range users {
 		user := User{ID: u.ID, VirtfusionID: u.VirtfusionID, Active: u.IsActive != nil && *u.IsActive}
@@ -273,8 +329,8 @@ func apply(ctx context.Context, tx bun.Tx, decisions []decided, ev *evidence, no
 		d := &decisions[i]
 		if d.Create != nil {
 			var runID string
-			if d.observation != nil {
-				runID = d.observation.RunID
+			if d.By != nil {
+				runID = d.By.RunID
 			}
 			creates = append(creates, toBilling(d.Create, &d.State, runID, now))
 		}
@@ -309,7 +365,7 @@ func apply(ctx context.Context, tx bun.Tx, decisions []decided, ev *evidence, no
 			touches = append(touches, toInventory(&d.State))
 		}
 		for j := range d.Lines {
-			lines = append(lines, toHistory(&d.Lines[j], &d.Decision, d.observation, d.State.BillingID, now))
+			lines = append(lines, toHistory(&d.Lines[j], d, now))
 		}
 	}
 	if err := db.ChangeBilling(ctx, tx, changes); err != nil {

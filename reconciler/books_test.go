@@ -43,7 +43,9 @@ type books struct {
 	charges []*bookedCharge
 	lines   []Line
 	lastRow int64
-	clock   time.Time      // of the last observation made
+	clock   time.Time // of the last observation made
+	wishes  Wishes
+	trace   string
 	vetoed  map[int64]bool // rows that SkyPANEL, not we, switched off
 }
 
@@ -142,7 +144,7 @@ func identified(id int64, uuid string) func(*events.Event) {
 func (b *books) deliver(batch ...events.Event) Decision {
 	var last Decision
 	for _, w := range group(batch) {
-		last = b.decide(w.serverID, w.observation)
+		last = b.decide(w.serverID, w.news)
 		b.apply(&last)
 	}
 	return last
@@ -166,9 +168,9 @@ func (b *books) settled() events.Event {
 func (b *books) pass(d time.Duration) { b.now = b.now.Add(d) }
 
 // input gathers the evidence as a batch does.
-func (b *books) input(serverID int64, o *Observation) Input {
+func (b *books) input(serverID int64, news []Observation) Input {
 	in := Input{
-		Now: b.now, Observation: o, Prices: b.prices, Policy: b.policy,
+		Now: b.now, News: news, Prices: b.prices, Policy: b.policy, Wishes: b.wishes, Trace: b.trace,
 		Users: &Users{ByVirtfusionID: make(map[int64][]User), ByID: make(map[int64]User)},
 	}
 	uuids := make(map[string]bool)
@@ -176,8 +178,10 @@ func (b *books) input(serverID int64, o *Observation) Input {
 		in.Known = new(*s)
 		uuids[s.UUID] = true
 	}
-	if o != nil && o.Server.UUID != nil {
-		uuids[*o.Server.UUID] = true
+	for i := range news {
+		if id := news[i].Server.UUID; id != nil {
+			uuids[*id] = true
+		}
 	}
 	delete(uuids, "")
 	delete(uuids, db.DeletedServerUUID)
@@ -197,8 +201,8 @@ func (b *books) input(serverID int64, o *Observation) Input {
 	return in
 }
 
-func (b *books) decide(serverID int64, o *Observation) Decision {
-	return Decide(b.input(serverID, o))
+func (b *books) decide(serverID int64, news []Observation) Decision {
+	return Decide(b.input(serverID, news))
 }
 
 // apply writes a decision, as the SQL does.

@@ -4,7 +4,11 @@ import (
 	"cmp"
 	"fmt"
 	"math"
+	"slices"
+	"strings"
 	"time"
+
+	"serversync/events"
 )
 
 // Decide says what is to be done about one server, and why. It is pure: the
@@ -19,10 +23,10 @@ func Decide(in Input) Decision {
 // decider carries one decision through its steps.
 type decider struct {
 	in *Input
-	// state is what we know from now on.
+	// state is what we know from now on, once begun.
 	state State
-	// fresh: the observation is newer than what was known, so that it may be
-	// acted upon.
+	begun bool
+	// fresh: the news say what is known now, so that it may be acted upon.
 	fresh bool
 	// rows are the billing rows that name the server as it is now.
 	rows []Row
@@ -30,79 +34,131 @@ type decider struct {
 	out Decision
 }
 
-// observe lays the observation over what is known, if it is newer.
+// observe lays the news over what is known, one by one in the order of their
+// times: what is older than what is known by then changes nothing.
 func (d *decider) observe() {
-	o, known := d.in.Observation, d.in.Known
-	if known != nil {
-		d.state = *known
+	if d.in.Known != nil {
+		d.state, d.begun = *d.in.Known, true
 	}
-	if o == nil {
+	news := inOrder(d.in.News)
+	for i := range news {
+		d.hear(&news[i])
+	}
+	if len(news) == 0 || !d.begun {
 		return
 	}
-	base := State{ID: o.Server.ID, Status: StatusSettling, FirstSeenAt: micro(o.FirstReceivedAt)}
-	if known != nil {
-		base = *known
+	known := d.in.Known
+	if known == nil {
+		_, after := sides(observedDiff(&State{}, &d.state))
+		d.line(Line{Kind: LineObserved, Reason: "first seen in VirtFusion, by " + string(d.out.By.Source), After: after})
+		return
+	}
+	changes := observedDiff(known, &d.state)
+	if len(changes) > 1 || len(changes) == 1 && changes[0].field != "updated_at" { // alone, it tells nobody anything
+		before, after := sides(changes)
+		d.line(Line{Kind: LineObserved, Reason: observedWords(changes, d.out.By), Before: before, After: after})
+	}
+}
+
+// hear takes one observation, if it is newer than what is known by now.
+func (d *decider) hear(o *Observation) {
+	base := State{ID: o.Server.ID, Status: StatusSettling, FirstSeenAt: d.firstArrival()}
+	var known *State
+	if d.begun {
+		base = d.state
+		known = &base
 	}
 	merged := merge(base, &o.Server)
+	if d.out.By == nil {
+		d.out.By = o
+	}
 	switch compareWithKnown(o, known, &merged) {
 	case older:
-		d.settleAfterCreation(o)
 	case undecided:
-		d.out.Ask = "two observations disagree and neither is newer"
-		if o.Gone {
-			d.out.Ask = "VirtFusion reported its end, but showed it later"
-		}
+		d.question(o)
 	case same:
 		d.fresh = true
-		d.settleAfterCreation(o)
+		d.out.By = o
+		d.answered(o, base.ObservedAt) // that it is gone, as was known, ends a question too
 	case newer:
 		d.fresh = true
+		d.out.By = o
 		d.take(o, merged)
-		if o.Disagree {
-			d.out.Ask = "two observations disagree and neither is newer"
+		d.answered(o, base.ObservedAt)
+	}
+	d.settleAfterCreation(o)
+	// The newest "updated" ever heard stays, also that of an observation which
+	// counts for nothing else: a repetition of it must not count later.
+	if u := utc(o.Server.UpdatedAt); u != nil && d.begun && o.Source != events.SourceRefetch {
+		d.state.UpdatedAt = new(later(deref(base.UpdatedAt), later(deref(d.state.UpdatedAt), *u)))
+	}
+}
+
+// question notes what VirtFusion is to be asked, unless it was asked since the
+// observation, or at its very time, and has said what is so.
+func (d *decider) question(o *Observation) {
+	pulled := d.state.PulledAt
+	switch {
+	case d.state.Ask != "": // one question is enough, and the first one stands
+	case pulled != nil && (o.ObservedAt.Before(*pulled) || o.ObservedAt.Equal(*pulled) && !o.Source.Pulled()):
+	case o.Gone:
+		d.state.Ask = "VirtFusion reported its end, but showed it later"
+	default:
+		d.state.Ask = "two observations disagree and neither is newer"
+	}
+}
+
+// answered ends a question: VirtFusion, asked after all that was known before,
+// has said what is so.
+func (d *decider) answered(o *Observation, before time.Time) {
+	if o.Source.Pulled() && o.ObservedAt.After(before) {
+		d.state.Ask = ""
+		d.state.PulledAt = new(later(deref(d.state.PulledAt), o.ObservedAt))
+	}
+}
+
+// firstArrival is when the first of the news reached us.
+func (d *decider) firstArrival() time.Time {
+	first := d.in.News[0].ReceivedAt
+	for i := range d.in.News {
+		if d.in.News[i].ReceivedAt.Before(first) {
+			first = d.in.News[i].ReceivedAt
 		}
 	}
+	return first
 }
 
 // take makes a newer observation what is known.
 func (d *decider) take(o *Observation, merged State) {
-	known := d.in.Known
-	merged.ObservedAt = micro(o.ObservedAt)
-	merged.ObservedSource = string(o.Source)
-	merged.ObservedEventID = o.EventID
-	switch {
-	case o.Gone:
-		merged.GoneAt = utc(&o.ObservedAt)
-	default:
-		merged.LastSeenAt = later(merged.LastSeenAt, micro(o.FirstReceivedAt))
-		merged.GoneAt = nil
+	merged.Confirmed = d.begun && d.state.Confirmed || !o.Failed
+	// One that counts by its "updated" may have been observed before another
+	// that counted less: the time never goes back, or that one would count again.
+	merged.ObservedAt = later(merged.ObservedAt, o.ObservedAt)
+	merged.ObservedSource, merged.ObservedEventID = string(o.Source), o.EventID
+	if o.Gone {
+		merged.GoneAt, merged.Status = &o.ObservedAt, StatusGone
+	} else {
+		if merged.GoneAt != nil {
+			merged.GoneAt, merged.Status = nil, StatusSettling
+		}
+		merged.LastSeenAt = later(merged.LastSeenAt, o.ReceivedAt)
 	}
 	if merged.LastSeenAt.IsZero() {
 		merged.LastSeenAt = merged.FirstSeenAt
 	}
-	merged.Confirmed = known != nil && known.Confirmed || !o.Failed
-	d.state = merged
+	d.state, d.begun = merged, true
 	if !o.Gone {
-		d.settleAfterCreation(o)
 		d.settleByAge()
-	}
-
-	if known == nil {
-		_, after := sides(observedDiff(&State{}, &merged))
-		d.line(Line{Kind: LineObserved, Reason: "first seen in VirtFusion, by " + string(o.Source), After: after})
-		return
-	}
-	if changes := observedDiff(known, &merged); len(changes) > 0 {
-		before, after := sides(changes)
-		d.line(Line{Kind: LineObserved, Reason: observedWords(changes, o), Before: before, After: after})
 	}
 }
 
 // settleAfterCreation gives SkyPANEL time to insert its own row: it calls
 // VirtFusion first, so that the news of a creation reaches us before the row.
+// The time runs from the arrival of the news; where others of the server came
+// first, from those, so that a creation told twice settles once.
 func (d *decider) settleAfterCreation(o *Observation) {
 	if o.Creation {
-		d.settleUntil(micro(o.FirstReceivedAt).Add(d.in.Policy.SettleDelay))
+		d.settleUntil(d.state.FirstSeenAt.Add(d.in.Policy.SettleDelay))
 	}
 }
 
@@ -165,13 +221,11 @@ func (d *decider) judge() {
 	}
 	if len(rows.strangers) > 0 && !d.fresh {
 		// Closing somebody's row needs VirtFusion's word of today.
-		d.out.Ask = "a billing row belongs to another user than the owner we know"
+		s.Ask = "a billing row belongs to another user than the owner we know"
 		d.standAsIs(own)
 		return
 	}
-	for i := range rows.strangers {
-		d.closeMoved(&rows.strangers[i], own)
-	}
+	d.endOthers(rows.strangers, own)
 	s.UserID = nil
 	if own.user != nil {
 		s.UserID = &own.user.ID
@@ -180,7 +234,7 @@ func (d *decider) judge() {
 	case len(rows.native) > 0:
 		d.native(rows, own)
 	case own.user == nil && own.unknown:
-		d.wait(own.note)
+		d.settle(own.note)
 	case own.user == nil:
 		d.unlinked(rows, own)
 	default:
@@ -211,7 +265,6 @@ func (d *decider) doubts(rows matched, own owner) string {
 func (d *decider) gone() {
 	s := &d.state
 	s.Status, s.BillingOn, s.Reason = StatusGone, false, ReasonDestroyed
-	s.SettleUntil = nil
 	s.Note = "VirtFusion says that the server is gone"
 	for i := range d.rows {
 		r := &d.rows[i]
@@ -219,23 +272,47 @@ func (d *decider) gone() {
 			s.Note = fmt.Sprintf("gone; billing row %d names its id or UUID but not both: it was left as it is", r.ID)
 			continue
 		}
-		if s.BillingID == nil {
-			s.BillingID = &r.ID
+		if own := d.twin(r); own != nil {
+			d.withdrawFor(r, own)
+			continue
 		}
+		s.BillingID = &r.ID
 		if r.Enabled {
 			d.closeRow(r, ClosedDestroyed, "the server is gone: billing is switched off, the row and its charges stay as history")
 		}
 	}
 }
 
+// twin is SkyPANEL's own row for the user whom a row of ours bills; nil: there is
+// none. One that was closed because the server moved is of an earlier time.
+func (d *decider) twin(r *Row) *Row {
+	for i := range d.rows {
+		n := &d.rows[i]
+		if r.Ours && !n.Ours && n.UserID == r.UserID && agrees(n, &d.state) && (n.Enabled || closedOf(n) != ClosedMoved) {
+			return n
+		}
+	}
+	return nil
+}
+
+func (d *decider) withdrawFor(r, native *Row) {
+	d.withdraw(r, fmt.Sprintf("SkyPANEL's own billing row %d has turned up", native.ID))
+}
+
 // conflict changes nothing in the books and says what was seen.
 func (d *decider) conflict(note string) {
 	s := &d.state
 	s.Status, s.Note, s.Reason = StatusConflict, note, ReasonNone
+	d.asTheBooksStand()
+}
+
+// asTheBooksStand says whether the server is billed as things are.
+func (d *decider) asTheBooksStand() {
+	s := &d.state
 	s.BillingOn = false
 	for i := range d.rows {
 		if r := &d.rows[i]; r.Enabled && r.ServerID == s.ID {
-			s.BillingOn = true // as the books stand
+			s.BillingOn = true
 			s.BillingID = &r.ID
 		}
 	}
@@ -244,15 +321,9 @@ func (d *decider) conflict(note string) {
 // standAsIs keeps the stored judgement until VirtFusion has been asked.
 func (d *decider) standAsIs(own owner) {
 	if d.in.Known == nil || d.state.Status == StatusSettling {
-		d.settle(cmp.Or(own.note, d.out.Ask))
-		again := d.in.Now.Add(max(d.in.Policy.SettleDelay, askAgain))
-		d.state.SettleUntil = &again
+		d.settle(cmp.Or(own.note, d.state.Ask))
 	}
 }
-
-// askAgain is the least time between two looks at a settling server that
-// cannot be decided without VirtFusion's word.
-const askAgain = time.Minute
 
 // native leaves SkyPANEL's own row alone, fills in its missing UUID, and takes
 // back a row of ours beside it.
@@ -267,21 +338,74 @@ func (d *decider) native(rows matched, own owner) {
 	if own.user == nil {
 		s.UserID = &row.UserID
 	}
-	if !row.Enabled {
+	c := RowChange{RowID: row.ID, Closed: closedOf(row)}
+	changed := d.obeyOn(row, &c)
+	switch wishes := &d.in.Wishes; {
+	case s.BillingOn && wishes.BillingOn:
+		s.Note = "SkyPANEL made its billing row; an operator wants it billed"
+	case s.BillingOn:
+	case wishes.off():
+		s.Reason, s.Note = ReasonOperator, "SkyPANEL made its billing row; an operator wants it off"
+	case closedOf(row) == ClosedDestroyed:
+		s.Reason = ReasonDestroyed
+		s.Note = "its billing row was switched off when the server was reported gone; switch it on again if it is to be billed"
+	default:
 		s.Reason = ReasonDisabled
 		s.Note = "SkyPANEL made its billing row and switched it off: check whether that was meant"
-		if row.Record != nil && row.Record.Closed == ClosedDestroyed {
-			s.Reason = ReasonDestroyed
-			s.Note = "its billing row was switched off when the server was reported gone; switch it on again if it is to be billed"
-		}
 	}
 	if row.UUID == "" && s.UUID != "" && row.ServerID == s.ID {
-		d.out.Changes = append(d.out.Changes, RowChange{RowID: row.ID, UUID: &s.UUID, Closed: closedOf(row)})
+		c.UUID, changed = &s.UUID, true
 		before, after := sides([]change{{"server_uuid", nil, s.UUID}})
 		d.line(Line{Kind: LineChanged, RowID: row.ID, Reason: "SkyPANEL's row had no UUID: filled in", Before: before, After: after})
 	}
+	if changed { // one change for a row: two would not find it as it was read
+		d.out.Changes = append(d.out.Changes, c)
+	}
 	for i := range rows.ours {
-		d.withdraw(&rows.ours[i], fmt.Sprintf("SkyPANEL's own billing row %d has turned up", row.ID))
+		d.withdrawFor(&rows.ours[i], row)
+	}
+}
+
+// obeyOn switches one of SkyPANEL's own rows as an operator wishes, and back
+// when they wish it no longer: without their word it is not ours to switch. It
+// reports whether the row, or our memory of it, changes.
+func (d *decider) obeyOn(row *Row, c *RowChange) bool {
+	wishes, s := &d.in.Wishes, &d.state
+	why := "an operator's word: " + wishes.Words
+	lifted := closedOf(row) == ClosedOperator && !wishes.off()
+	switch {
+	case wishes.off() && row.Enabled:
+		c.Enable, s.BillingOn, c.Closed = new(false), false, ClosedOperator
+	case wishes.BillingOn && !wishes.off() && !row.Enabled:
+		c.Enable, s.BillingOn, c.Resume, c.Closed = new(true), true, new(d.unpaid()), ClosedNot
+	case lifted && !row.Enabled:
+		c.Enable, s.BillingOn, c.Resume, c.Closed = new(true), true, new(d.unpaid()), ClosedNot
+		why = "an operator no longer wants it off"
+	case lifted: // somebody else switched it on: whoever switches it off now means it
+		c.Enable, c.Closed = new(true), ClosedNot
+		why = "an operator no longer wants it off, and it is on already"
+	default:
+		return false
+	}
+	before, after := sides([]change{{"billing_enabled", row.Enabled, s.BillingOn}})
+	d.line(Line{Kind: LineChanged, RowID: row.ID, Reason: why, Before: before, After: after})
+	return true
+}
+
+// soldTo reports that SkyPANEL has traces of having sold the server to its
+// owner. What it sold to the one before is no order of theirs.
+func (d *decider) soldTo(u *User) bool {
+	return d.in.Trace != "" && (len(d.in.SoldTo) == 0 || slices.Contains(d.in.SoldTo, u.ID))
+}
+
+// soldBySkyPANEL marks a server without a row as SkyPANEL's own: it has traces
+// of an order there, and its row was never written, or lost.
+func (d *decider) soldBySkyPANEL() {
+	s := &d.state
+	s.Status, s.BillingOn, s.BillingID = StatusNative, false, nil
+	s.Reason, s.Note = ReasonDisabled, "SkyPANEL sold it ("+d.in.Trace+") but has no billing row for it: add the row there, or have it billed by an operator's word"
+	if !d.in.Policy.HourlyMode {
+		s.Reason, s.Note = ReasonMonthlyMode, "SkyPANEL sold it ("+d.in.Trace+") and bills it by the month"
 	}
 }
 
@@ -298,13 +422,7 @@ func (d *decider) unlinked(rows matched, own owner) {
 	}
 }
 
-// wait is settling without an end: only news of the server can go on.
-func (d *decider) wait(note string) {
-	d.settle(note)
-	d.state.SettleUntil = nil
-}
-
-// settle waits for the settling time to pass, and says for what.
+// settle waits, and says for what.
 func (d *decider) settle(note string) {
 	s := &d.state
 	s.Status, s.BillingOn, s.Reason, s.BillingID = StatusSettling, false, ReasonNone, nil
@@ -316,8 +434,13 @@ func (d *decider) external(rows matched, u *User) {
 	s := &d.state
 	if len(rows.ours) == 0 {
 		switch {
+		case d.soldTo(u) && len(d.rows) == 0 && !d.in.Wishes.BillingOn:
+			d.soldBySkyPANEL()
+		case d.in.Wishes.Ignore || d.in.Wishes.Undone:
+			s.Status, s.BillingOn, s.Reason, s.BillingID = StatusExternal, false, ReasonOperator, nil
+			s.Note = "an operator's word: " + d.in.Wishes.Words
 		case !s.Confirmed:
-			d.wait("its creation failed: nothing is billed until VirtFusion shows it working")
+			d.settle("its creation failed: nothing is billed until VirtFusion shows it working")
 		case s.SettleUntil != nil && d.in.Now.Before(*s.SettleUntil):
 			d.settle("new: SkyPANEL's own billing row may still come, until " + clock(*s.SettleUntil))
 		default:
@@ -375,7 +498,12 @@ func (d *decider) create(u *User) {
 func (d *decider) unpaid() time.Time {
 	t := d.in.Now
 	for i := range d.rows {
-		t = later(t, deref(d.rows[i].LastBilledAt))
+		switch r := &d.rows[i]; {
+		case r.LastBilledAt != nil:
+			t = later(t, *r.LastBilledAt)
+		case r.ServerCreatedAt != nil && !r.Ours:
+			t = later(t, r.ServerCreatedAt.Add(time.Hour)) // SkyPANEL takes the first hour with the order
+		}
 	}
 	return t
 }
@@ -393,7 +521,7 @@ func (d *decider) maintain(r *Row, u *User) {
 	s := &d.state
 	t := termsFor(s, u, d.in)
 	wasOn := r.Enabled
-	if t.on && !wasOn && (r.Record == nil || r.Record.Enabled) {
+	if t.on && !wasOn && !d.in.Wishes.BillingOn && (r.Record == nil || r.Record.Enabled) {
 		// We left it on, or cannot know that we did not: somebody else
 		// switched it off, and their word stands until an operator's.
 		t.on, t.reason = false, ReasonDisabled
@@ -410,6 +538,12 @@ func (d *decider) maintain(r *Row, u *User) {
 			c.Closed = ClosedNot
 			changes = append(changes, change{"last_billed_at", r.LastBilledAt, resume})
 		}
+	}
+	if t.on && wasOn && r.Record != nil && !r.Record.Enabled {
+		// Somebody else switched it on, and rightly: from now on it is as if we
+		// had, or SkyPANEL switching it off later would look like our doing.
+		c.Enable, c.Resume, c.Closed = &t.on, new(d.unpaid()), ClosedNot
+		changes = append(changes, change{"last_billed_at", r.LastBilledAt, d.unpaid()})
 	}
 	if s.UUID != "" && r.UUID == "" {
 		c.UUID = &s.UUID
@@ -429,6 +563,23 @@ func (d *decider) maintain(r *Row, u *User) {
 	d.out.Changes = append(d.out.Changes, c)
 	before, after := sides(changes)
 	d.line(Line{Kind: LineChanged, RowID: r.ID, Reason: changedWords(r, t, d.unpaid()), Before: before, After: after})
+}
+
+// endOthers ends billing under users who no longer own the server. A row of ours
+// that doubles SkyPANEL's own for the same user is taken back, however late that
+// one came.
+func (d *decider) endOthers(strangers []Row, own owner) {
+	for i := range d.rows {
+		r := &d.rows[i]
+		if native := d.twin(r); native != nil && (own.user == nil && !own.unknown || own.user != nil && own.user.ID != r.UserID) {
+			d.withdrawFor(r, native)
+		}
+	}
+	for i := range strangers {
+		if d.twin(&strangers[i]) == nil {
+			d.closeMoved(&strangers[i], own)
+		}
+	}
 }
 
 // closeMoved ends billing under a user who no longer owns the server.
@@ -481,6 +632,9 @@ func (d *decider) line(l Line) { d.out.Lines = append(d.out.Lines, l) }
 
 // conclude compares the new state with the stored one.
 func (d *decider) conclude() Decision {
+	if d.in.Policy.ObserveOnly {
+		d.observeOnly()
+	}
 	s, known := &d.state, d.in.Known
 	if known == nil {
 		known = &State{}
@@ -503,6 +657,48 @@ func (d *decider) conclude() Decision {
 	}
 	d.out.Save = d.out.Save || d.out.Create != nil || silentDiff(known, s) || len(observedDiff(known, s)) > 0
 	d.out.Touch = !d.out.Save && touched(known, s)
+	if s.Ask != known.Ask {
+		d.out.Ask = s.Ask
+	}
 	d.out.State = *s
 	return d.out
+}
+
+// observeOnly takes back every change of a billing row, and says what it would
+// have been.
+func (d *decider) observeOnly() {
+	if d.out.Create == nil && len(d.out.Changes)+len(d.out.Withdraw) == 0 {
+		return
+	}
+	s := &d.state
+	var would []string
+	d.out.Lines = slices.DeleteFunc(d.out.Lines, func(l Line) bool {
+		if l.Kind == LineObserved || l.Kind == LineDecided {
+			return false
+		}
+		words := l.Reason
+		if l.Kind == LineCreated || d.resumes(l.RowID) { // those tell the time of this look, the note does not
+			words = s.Note
+		}
+		would = append(would, words)
+		return true
+	})
+	if d.out.Create != nil {
+		d.settle("")
+		s.SettleUntil = nil // it has settled: the settler need not look at it for ever
+	}
+	s.Note = "observing only; else: " + strings.Join(would, "; ")
+	d.asTheBooksStand()
+	switch {
+	case s.BillingOn:
+		s.Reason = ReasonNone
+	case s.Reason == ReasonNone && d.in.Known != nil:
+		s.Reason = d.in.Known.Reason
+	}
+	d.out.Create, d.out.Changes, d.out.Withdraw = nil, nil, nil
+}
+
+// resumes reports that a row's billing is to go on.
+func (d *decider) resumes(rowID int64) bool {
+	return slices.ContainsFunc(d.out.Changes, func(c RowChange) bool { return c.RowID == rowID && c.Resume != nil })
 }

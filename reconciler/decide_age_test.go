@@ -85,8 +85,8 @@ func TestPartialFormsSayNothing(t *testing.T) {
 		PackageID: new(int64(small)), MemoryMB: new(int64(1)), StorageGB: new(int64(2)), TrafficGB: new(int64(3)), CPUCores: new(int64(4)),
 		IPAddresses: []string{"192.0.2.1"}, HypervisorID: new(int64(1)), HypervisorName: "hv", HypervisorGroupID: new(int64(2)),
 		CreatedAt: new(t0), UpdatedAt: new(t0), BuiltAt: new(t0),
-		UserID: new(int64(7)), Status: StatusExternal, BillingOn: true, Reason: ReasonNone, BillingID: new(int64(1)), Note: "note",
-		Confirmed: true, SettleUntil: new(t0), GoneAt: new(t0), ObservedAt: t0, ObservedSource: "sweep", ObservedEventID: "e", FirstSeenAt: t0, LastSeenAt: t0,
+		UserID: new(int64(7)), Status: StatusExternal, BillingOn: true, Reason: ReasonNone, BillingID: new(int64(1)), Note: "note", Ask: "ask",
+		Confirmed: true, SettleUntil: new(t0), GoneAt: new(t0), PulledAt: new(t0), ObservedAt: t0, ObservedSource: "sweep", ObservedEventID: "e", FirstSeenAt: t0, LastSeenAt: t0,
 	}
 	for i, v := 0, reflect.ValueOf(whole); i < v.NumField(); i++ {
 		if name := v.Type().Field(i).Name; v.Field(i).IsZero() && name != "Reason" {
@@ -143,6 +143,23 @@ func TestOlderObservationChangesNothingButIsDecidedAgain(t *testing.T) {
 	}
 }
 
+// wantOnlyAQuestion checks that a decision changes nothing but what VirtFusion
+// is to be asked, and that the question is asked once and ends with a pull.
+func wantOnlyAQuestion(t *testing.T, b *books, d Decision) {
+	t.Helper()
+	wantRowsUntouched(t, d)
+	if d.Ask == "" || d.State.Ask != d.Ask || !d.Save || len(d.Lines) > 0 {
+		t.Errorf("want only a question to VirtFusion, got %+v", d)
+	}
+	wantNothing(t, b.again())
+	if b.deliver(b.seen(updated)); b.known[server].Ask == "" {
+		t.Error("what VirtFusion pushed counts as its answer")
+	}
+	if b.deliver(b.seen()); b.known[server].Ask != "" {
+		t.Error("the question outlives its answer")
+	}
+}
+
 func TestEqualAgeAndOtherContentAsksVirtFusion(t *testing.T) {
 	t.Parallel()
 	b := newBooks(t)
@@ -153,10 +170,7 @@ func TestEqualAgeAndOtherContentAsksVirtFusion(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := b.deliver(other)
-	wantNothing(t, d)
-	if d.Ask == "" {
-		t.Error("VirtFusion is not asked")
-	}
+	wantOnlyAQuestion(t, b, d)
 	// The same when both come in one batch.
 	c := newBooks(t)
 	if d := c.deliver(e, other); d.Ask == "" {
@@ -187,8 +201,13 @@ func TestDestroyed(t *testing.T) {
 	}
 
 	// What VirtFusion pushes after the end is an echo; a pull brings it back.
-	wantNothing(t, b.deliver(b.seen(updated)))
-	wantNothing(t, b.deliver(b.seen(created)))
+	for _, kind := range []func(*events.Event){updated, created} {
+		d := b.deliver(b.seen(kind))
+		wantRowsUntouched(t, d)
+		if len(d.Lines) > 0 || d.State.Status != StatusGone {
+			t.Errorf("an echo changed something: %+v", d)
+		}
+	}
 	b.pass(time.Hour * 24)
 	b.deliver(b.seen())
 	b.wantStatus(StatusExternal, true, ReasonNone)
@@ -263,17 +282,37 @@ func TestDestroyedWhileSettling(t *testing.T) {
 func TestOldEndAsksVirtFusion(t *testing.T) {
 	t.Parallel()
 	b := newBooks(t)
-	end := b.seen(destroyed)
 	b.settled()
+	end := b.seen(destroyed)
+	b.deliver(b.seen(updated))
 	d := b.deliver(end)
-	wantNothing(t, d)
-	if d.Ask == "" {
-		t.Error("VirtFusion is not asked")
-	}
+	wantOnlyAQuestion(t, b, d)
 	b.wantStatus(StatusExternal, true, ReasonNone)
+
+	// Shown by VirtFusion itself since then, it needs no asking.
+	b = newBooks(t)
+	end = b.seen(destroyed)
+	b.settled()
+	wantNothing(t, b.deliver(end))
 }
 
-func TestCollapse(t *testing.T) {
+// observations reads events, as a batch does.
+func observations(batch []events.Event) []Observation {
+	var news []Observation
+	for i := range batch {
+		news = append(news, observationOf(&batch[i]))
+	}
+	return news
+}
+
+// heard is what is decided of a server never heard of before.
+func (b *books) heard(batch ...events.Event) Decision {
+	in := b.input(server, observations(batch))
+	in.Known, in.Rows = nil, nil
+	return Decide(in)
+}
+
+func TestABatchIsTakenInTheOrderOfItsTimes(t *testing.T) {
 	t.Parallel()
 	b := newBooks(t)
 	creation := b.seen(created, named("a"))
@@ -281,40 +320,71 @@ func TestCollapse(t *testing.T) {
 	short := b.seen(updated, func(e *events.Event) {
 		e.Server = events.Server{ID: server, Hostname: new("h"), UpdatedAt: e.Server.UpdatedAt, Owner: &events.Owner{ID: owner7}}
 	})
-	o := collapse([]events.Event{short, creation})
-	if o.EventID != short.ID || !o.FirstReceivedAt.Equal(t0) || !o.Creation || o.Failed || o.Gone || o.Disagree {
-		t.Errorf("%+v", o)
+	d := b.heard(short, creation)
+	s := d.State
+	if d.By.EventID != short.ID || !s.FirstSeenAt.Equal(t0) || !s.SettleUntil.Equal(t0.Add(b.policy.SettleDelay)) || !s.Confirmed || s.Ask != "" {
+		t.Errorf("%+v", s)
 	}
-	if *o.Server.Name != "a" || *o.Server.Hostname != "h" || *o.Server.PackageID != small || !o.Server.Owner.Whole {
-		t.Errorf("%+v", o.Server)
+	if s.Name != "a" || s.Hostname != "h" || *s.PackageID != small || s.OwnerID != owner7 {
+		t.Errorf("what the newer one leaves unsaid was lost: %+v", s)
 	}
-	if o := collapse([]events.Event{b.seen(created, failed)}); !o.Failed || o.Creation {
-		t.Errorf("a failed creation alone: %+v", o)
+	if d := b.heard(b.seen(created, failed)); d.State.Confirmed || d.Create != nil {
+		t.Errorf("a failed creation alone: %+v", d.State)
 	}
 
 	// VirtFusion's "updated" counts before the time of the observation.
 	ahead := b.seen(updated, named("new"))
 	behind := b.seen(updated, named("old"), func(e *events.Event) { e.Server.UpdatedAt = new(ahead.Server.UpdatedAt.Add(-time.Second)) })
-	if o := collapse([]events.Event{behind, ahead}); o.EventID != ahead.ID {
+	if d := b.heard(behind, ahead); d.State.Name != "new" {
 		t.Error("an older update counts because it was observed later")
 	}
 
 	end, echo := b.seen(destroyed), b.seen(updated)
-	if o := collapse([]events.Event{creation, echo, end}); !o.Gone {
+	if d := b.heard(creation, echo, end); d.State.Status != StatusGone {
 		t.Error("what was pushed after the end brought the server back")
 	}
 	back := b.seen()
-	if o := collapse([]events.Event{back, creation, echo, end}); o.Gone || o.EventID != back.ID {
+	if d := b.heard(back, creation, echo, end); d.State.Status == StatusGone || d.By.EventID != back.ID {
 		t.Error("a pull after the end did not bring the server back")
 	}
 	after := b.seen(updated, named("b"))
-	if o := collapse([]events.Event{after, back, end}); o.EventID != after.ID {
+	if d := b.heard(after, back, end); d.State.Name != "b" {
 		t.Error("what was pushed after the return is lost")
 	}
 	tie := b.seen(updated)
 	tie.ObservedAt = end.ObservedAt
-	if o := collapse([]events.Event{tie, end}); !o.Gone {
+	if d := b.heard(tie, end); d.State.Status != StatusGone {
 		t.Error("at the same time, the end counts")
+	}
+}
+
+func TestABatchIsFoldedFromWhatIsKnown(t *testing.T) {
+	t.Parallel()
+	b := newBooks(t)
+	at := func(second int, edit ...func(*events.Event)) events.Event {
+		e := b.seen(append(edit, func(e *events.Event) { e.Server.UpdatedAt = new(t0.Add(time.Duration(second) * time.Second)) })...)
+		return e
+	}
+	b.deliver(at(7, packaged(large)))
+	// Older than what is known, and newer but silent about the package: neither
+	// takes the known package away.
+	b.deliver(at(5, packaged(small)), at(10, func(e *events.Event) { e.Server.PackageID = nil }))
+	if s := b.known[server]; *s.PackageID != large || !s.UpdatedAt.Equal(t0.Add(10*time.Second)) {
+		t.Errorf("package %d, updated %s", *s.PackageID, s.UpdatedAt)
+	}
+}
+
+func TestARefetchStandsByItsTimeAlone(t *testing.T) {
+	t.Parallel()
+	b := newBooks(t)
+	b.deliver(b.seen(named("wrong"), func(e *events.Event) { e.Server.UpdatedAt = new(t0.AddDate(50, 0, 0)) }))
+	b.deliver(b.seen(named("ignored")))
+	if b.known[server].Name != "wrong" {
+		t.Fatal("the rule that \"updated\" counts first is not in force")
+	}
+	b.deliver(b.seen(named("right"), func(e *events.Event) { e.Source = events.SourceRefetch }))
+	if b.known[server].Name != "right" {
+		t.Error("what VirtFusion answered when asked does not stand")
 	}
 }
 
@@ -357,13 +427,14 @@ func someEvents(t *rapid.T, b *books, label string) []events.Event {
 func TestOrderWithinABatchDoesNotMatter(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		batch := someEvents(t, newBooks(t), "batch")
-		want := collapse(batch)
-		if got := collapse(rapid.Permutation(batch).Draw(t, "shuffled")); !reflect.DeepEqual(got, want) {
+		b := newBooks(t)
+		batch := someEvents(t, b, "batch")
+		want := b.heard(batch...)
+		if got := b.heard(rapid.Permutation(batch).Draw(t, "shuffled")...); !reflect.DeepEqual(got, want) {
 			t.Fatalf("in another order\n%+v, want\n%+v", got, want)
 		}
 		// Nor does repetition.
-		if got := collapse(append(slices.Clone(batch), batch...)); !reflect.DeepEqual(got, want) {
+		if got := b.heard(append(slices.Clone(batch), batch...)...); !reflect.DeepEqual(got, want) {
 			t.Fatalf("each twice\n%+v, want\n%+v", got, want)
 		}
 	})

@@ -267,8 +267,16 @@ func TestCreationExtendsSettling(t *testing.T) {
 	b.pass(30 * time.Second)
 	announced.ReceivedAt = b.now
 	b.deliver(announced)
-	if got, want := b.state().SettleUntil, b.now.Add(b.policy.SettleDelay); !got.Equal(want) {
-		t.Errorf("settles until %s, want %s: the row may come that long after the creation's arrival", got, want)
+	want := t0.Add(b.policy.SettleDelay)
+	if got := b.state().SettleUntil; !got.Equal(want) {
+		t.Errorf("settles until %s, want %s: that long after its first news, not after its creation", got, want)
+	}
+	// A creation told again settles nothing anew.
+	b.pass(30 * time.Second)
+	announced.ReceivedAt = b.now
+	b.deliver(announced)
+	if got := b.state().SettleUntil; !got.Equal(want) {
+		t.Errorf("told again, it settles until %s, want %s", got, want)
 	}
 }
 
@@ -312,9 +320,6 @@ func TestFailedCreationBillsNothing(t *testing.T) {
 	b.wantStatus(StatusSettling, false, ReasonNone)
 	b.pass(24 * time.Hour)
 	wantNothing(t, b.again())
-	if b.state().SettleUntil != nil {
-		t.Error("the settler would look at it every second")
-	}
 	// Once VirtFusion shows it, it is a server like any other.
 	b.deliver(b.seen())
 	b.wantStatus(StatusExternal, true, ReasonNone)

@@ -28,6 +28,8 @@ type Policy struct {
 	// discovery.
 	StartAtCreation bool
 	InitialCharge   InitialCharge
+	// ObserveOnly: no billing row is touched.
+	ObserveOnly bool
 	// SettleDelay is how long a new server may wait for SkyPANEL's own row.
 	SettleDelay time.Duration
 }
@@ -45,6 +47,9 @@ type Row struct {
 	Hours        int64
 	Enabled      bool
 	LastBilledAt *time.Time
+	// ServerCreatedAt counts while LastBilledAt is null: the server's first
+	// hour was paid with the order.
+	ServerCreatedAt *time.Time
 	// Ours: we made it, by our own record or by its reference.
 	Ours bool
 	// Record is our memory of a row that we made or switched off; nil where
@@ -73,17 +78,20 @@ const (
 	ClosedDestroyed Closed = "destroyed"
 	ClosedMoved     Closed = "moved"
 	ClosedWithdrawn Closed = "withdrawn"
+	// ClosedOperator: SkyPANEL's own row, switched off by an operator's word
+	// until they take it back.
+	ClosedOperator Closed = "operator"
 )
 
 // Input is all that a decision may depend on.
 type Input struct {
 	// Now is the time of the decision, UTC, in microseconds.
 	Now time.Time
-	// Observation is the news; nil when the server is decided again from what
-	// is stored.
-	Observation *Observation
-	// Known is what is stored; nil for a server never heard of. Observation
-	// and Known are not both nil.
+	// News is what was observed, in any order; none when the server is decided
+	// again from what is stored.
+	News []Observation
+	// Known is what is stored; nil for a server never heard of. There are News
+	// or there is something Known.
 	Known *State
 	// Rows are the billing rows that match by VirtFusion id or UUID, of what
 	// is stored or of the observation.
@@ -91,7 +99,33 @@ type Input struct {
 	Users  *Users
 	Prices map[int64]Price // by VirtFusion package id
 	Policy Policy
+	// Wishes are the operators'.
+	Wishes Wishes
+	// Trace is SkyPANEL's trace of having sold the server, in words; looked
+	// for only where no billing row matches. Empty: none.
+	Trace string
+	// SoldTo are the SkyPANEL users to whom it was sold by those traces. Empty:
+	// they do not say.
+	SoldTo []int64
 }
+
+// Wishes are what operators want of a server, from serversync.overrides.
+type Wishes struct {
+	// BillingOn: bill it, though SkyPANEL switched it off or VirtFusion bills
+	// it itself.
+	BillingOn  bool
+	BillingOff bool
+	// Ignore: leave it alone; Undone: what was made for it was taken back. In
+	// either case no row is made, and one of ours is off.
+	Ignore, Undone bool
+	// PackageID is the VirtFusion package that it is to be billed as; nil: its
+	// own.
+	PackageID *int64
+	Words     string // the operator's reasons
+}
+
+// off: SkyPANEL's own row is to be off as well.
+func (w *Wishes) off() bool { return w.BillingOff || w.Ignore }
 
 // Outcome says what became of a server's billing.
 type Outcome string
@@ -113,8 +147,11 @@ type Decision struct {
 	Changes  []RowChange
 	Withdraw []RowWithdrawal
 	Lines    []Line
-	// Ask says why VirtFusion should be asked for a fresh look at the server;
-	// empty when what is known suffices.
+	// By is the observation that the decision rests on: the newest, or the last
+	// heard of when none was news; nil without any.
+	By *Observation
+	// Ask says why VirtFusion is to be asked for a fresh look at the server;
+	// empty when it need not, or was to be asked before.
 	Ask string
 	// Save: the state differs from what is stored in more than the time of
 	// the last observation.

@@ -58,13 +58,13 @@ func decidedDiff(a, b *State) []change {
 
 // silentDiff reports differences that are kept but leave no line of their own.
 func silentDiff(a, b *State) bool {
-	return a.Note != b.Note || a.Confirmed != b.Confirmed || len(comparePtr(nil, "", a.BillingID, b.BillingID)) > 0 ||
+	return a.Note != b.Note || a.Ask != b.Ask || a.Confirmed != b.Confirmed || len(comparePtr(nil, "", a.BillingID, b.BillingID)) > 0 ||
 		!equalTime(a.SettleUntil, b.SettleUntil) || !equalTime(a.GoneAt, b.GoneAt)
 }
 
 // touched reports whether only the last observation moved.
 func touched(a, b *State) bool {
-	return !a.ObservedAt.Equal(b.ObservedAt) || a.ObservedEventID != b.ObservedEventID ||
+	return !a.ObservedAt.Equal(b.ObservedAt) || !equalTime(a.PulledAt, b.PulledAt) || a.ObservedEventID != b.ObservedEventID ||
 		a.ObservedSource != b.ObservedSource || !a.LastSeenAt.Equal(b.LastSeenAt)
 }
 

@@ -21,8 +21,8 @@ func fromInventory(s *db.Server) State {
 		CreatedAt: utc(s.CreatedAt), UpdatedAt: utc(s.UpdatedAt), BuiltAt: utc(s.BuiltAt),
 
 		UserID: s.UserID, Status: Status(s.Status), BillingOn: s.Billing == billingOn, Reason: Reason(s.BillingReason),
-		BillingID: s.BillingID, Note: s.Note, Confirmed: s.Confirmed, SettleUntil: utc(s.SettleUntil), GoneAt: utc(s.GoneAt),
-		ObservedAt: micro(s.ObservedAt), ObservedSource: s.ObservedSource, ObservedEventID: s.ObservedEventID,
+		BillingID: s.BillingID, Note: s.Note, Ask: s.Ask, Confirmed: s.Confirmed, SettleUntil: utc(s.SettleUntil), GoneAt: utc(s.GoneAt),
+		PulledAt: utc(s.PulledAt), ObservedAt: micro(s.ObservedAt), ObservedSource: s.ObservedSource, ObservedEventID: s.ObservedEventID,
 		FirstSeenAt: micro(s.FirstSeenAt), LastSeenAt: micro(s.LastSeenAt),
 	}
 }
@@ -49,8 +49,8 @@ func toInventory(s *State) db.Server {
 		CreatedAt: s.CreatedAt, UpdatedAt: s.UpdatedAt, BuiltAt: s.BuiltAt,
 
 		UserID: s.UserID, Status: string(s.Status), Billing: billing, BillingReason: string(s.Reason),
-		BillingID: s.BillingID, Note: s.Note, Confirmed: s.Confirmed, SettleUntil: s.SettleUntil, GoneAt: s.GoneAt,
-		ObservedAt: s.ObservedAt, ObservedSource: s.ObservedSource, ObservedEventID: s.ObservedEventID,
+		BillingID: s.BillingID, Note: s.Note, Ask: s.Ask, Confirmed: s.Confirmed, SettleUntil: s.SettleUntil, GoneAt: s.GoneAt,
+		PulledAt: s.PulledAt, ObservedAt: s.ObservedAt, ObservedSource: s.ObservedSource, ObservedEventID: s.ObservedEventID,
 		FirstSeenAt: s.FirstSeenAt, LastSeenAt: s.LastSeenAt,
 	}
 }
@@ -72,8 +72,8 @@ func fromBilling(b *db.BillingMatch) Row {
 		ID: b.ID, UserID: b.UserID, ServerID: b.VirtfusionServerID,
 		PackageID: b.PackageID, PackageName: b.PackageName, MonthlyPrice: b.MonthlyPrice, HourlyRate: b.HourlyRate,
 		Enabled:      b.BillingEnabled != nil && *b.BillingEnabled,
-		LastBilledAt: utc(b.LastBilledAt),
-		Ours:         b.Reference1 != nil && strings.HasPrefix(*b.Reference1, "external_server_"),
+		LastBilledAt: utc(b.LastBilledAt), ServerCreatedAt: utc(b.ServerCreatedAt),
+		Ours: b.Reference1 != nil && strings.HasPrefix(*b.Reference1, "external_server_"),
 	}
 	if b.ServerUUID != nil {
 		r.UUID = *b.ServerUUID
@@ -154,17 +154,23 @@ func toChange(c *RowChange, was *db.BillingMatch, ours bool, serverID int64, now
 }
 
 // toHistory is a history line to write.
-func toHistory(l *Line, d *Decision, o *Observation, billingID *int64, now time.Time) db.History {
+func toHistory(l *Line, d *decided, now time.Time) db.History {
 	h := db.History{
-		At: now, VirtfusionID: d.State.ID, UserID: d.State.UserID, BillingID: billingID,
+		At: now, VirtfusionID: d.State.ID, UserID: d.State.UserID, BillingID: d.State.BillingID,
 		Kind: string(l.Kind), Reason: l.Reason, Before: l.Before, After: l.After,
 	}
 	if l.RowID != 0 {
 		h.BillingID = &l.RowID
 	}
-	if o != nil {
-		h.Source, h.EventID, h.RunID = string(o.Source), o.EventID, o.RunID
+	if d.By != nil {
+		h.Source, h.EventID, h.RunID = string(d.By.Source), d.By.EventID, d.By.RunID
 	}
-	h.Source = cmp.Or(h.Source, "settler")
+	h.Source = cmp.Or(h.Source, d.origin, originSettler)
 	return h
 }
+
+// Who decides a server without news, as the history says it.
+const (
+	originSettler = "settler"
+	originBooks   = "books"
+)

@@ -2,6 +2,7 @@ package reconciler
 
 import (
 	"slices"
+	"strings"
 
 	"serversync/db"
 )
@@ -13,7 +14,7 @@ func hasUUID(r *Row) bool { return r.UUID != "" && r.UUID != db.DeletedServerUUI
 // agrees reports whether a billing row that matches by id or by UUID is the
 // server's: neither may contradict.
 func agrees(r *Row, s *State) bool {
-	return r.ServerID == s.ID && (!hasUUID(r) || s.UUID == "" || r.UUID == s.UUID)
+	return r.ServerID == s.ID && (!hasUUID(r) || s.UUID == "" || strings.EqualFold(r.UUID, s.UUID))
 }
 
 // relevant drops rows that name neither the server's id nor its UUID: they
@@ -21,7 +22,7 @@ func agrees(r *Row, s *State) bool {
 func relevant(rows []Row, s *State) []Row {
 	var kept []Row
 	for _, r := range rows {
-		if r.ServerID == s.ID || hasUUID(&r) && r.UUID == s.UUID {
+		if r.ServerID == s.ID || hasUUID(&r) && strings.EqualFold(r.UUID, s.UUID) {
 			kept = append(kept, r)
 		}
 	}

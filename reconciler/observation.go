@@ -8,92 +8,42 @@ import (
 	"serversync/events"
 )
 
-// Observation is what one or several events say of one server: the newest,
-// with what only older ones said filled in.
+// Observation is what one event says of a server.
 type Observation struct {
 	EventID    string
 	RunID      string
 	Source     events.Source
-	ObservedAt time.Time
-	// FirstReceivedAt is the earliest arrival among the events.
-	FirstReceivedAt time.Time
-	// Creation: one of the events reported a successful creation.
+	ObservedAt time.Time // on VirtFusion's clock, in microseconds
+	ReceivedAt time.Time // on ours
+	// Creation: it reported a successful creation.
 	Creation bool
 	// Gone: VirtFusion says that the server no longer exists.
 	Gone bool
-	// Failed: all that is known comes from operations that failed.
+	// Failed: it comes from an operation that failed.
 	Failed bool
-	// Disagree: two of the events are of the same age and differ, so that
-	// neither can be called the newest.
-	Disagree bool
-	Server   events.Server
+	Server events.Server
 }
 
-// collapse folds the events of one server into one observation. It gives what
-// taking them one by one, in the order of their times, would give; the order
-// in which they arrived does not matter. There must be at least one.
-func collapse(all []events.Event) Observation {
-	taken, disagree := byAge(all)
-	newest := taken[len(taken)-1]
-	o := Observation{
-		EventID: newest.ID, RunID: newest.RunID, Source: newest.Source,
-		ObservedAt: micro(newest.ObservedAt), FirstReceivedAt: newest.ReceivedAt,
-		Gone:     ends(&newest),
-		Failed:   true,
-		Disagree: disagree,
-		Server:   newest.Server,
+// observationOf reads an event. A failed destroy ends nothing.
+func observationOf(e *events.Event) Observation {
+	return Observation{
+		EventID: e.ID, RunID: e.RunID, Source: e.Source,
+		ObservedAt: micro(e.ObservedAt), ReceivedAt: micro(e.ReceivedAt),
+		Creation: e.Kind == events.KindCreated && !e.Failed,
+		Gone:     e.Kind == events.KindDestroyed && !e.Failed,
+		Failed:   e.Failed,
+		Server:   e.Server,
 	}
-	for i := range all {
-		e := &all[i]
-		if e.ReceivedAt.Before(o.FirstReceivedAt) {
-			o.FirstReceivedAt = e.ReceivedAt
-		}
-		o.Creation = o.Creation || e.Kind == events.KindCreated && !e.Failed
-		o.Failed = o.Failed && e.Failed
-	}
-	for _, e := range slices.Backward(taken[:len(taken)-1]) {
-		fillIn(&o.Server, &e.Server)
-	}
-	return o
 }
 
-// ends reports an event that ends a server. A failed destroy ends nothing.
-func ends(e *events.Event) bool { return e.Kind == events.KindDestroyed && !e.Failed }
-
-// byAge takes the events of one server in the order of their times, by the
-// rules of [compareWithKnown]: each taken event was newer than those before.
-// Left out are what was already older when its turn came, and what was pushed
-// after an end: an echo of it. disagree: the last two taken are of the same
-// age and differ.
-func byAge(all []events.Event) (taken []events.Event, disagree bool) {
-	sorted := slices.SortedFunc(slices.Values(all), func(a, b events.Event) int {
-		return cmp.Or(micro(a.ObservedAt).Compare(micro(b.ObservedAt)), order(ends(&a), ends(&b)), cmp.Compare(a.ID, b.ID))
+// inOrder sorts observations by their times; of two at the same time, an end
+// comes last. The order in which they arrived does not matter.
+func inOrder(news []Observation) []Observation {
+	return slices.SortedFunc(slices.Values(news), func(a, b Observation) int {
+		return cmp.Or(a.ObservedAt.Compare(b.ObservedAt), order(a.Gone, b.Gone),
+			order(a.Server.UpdatedAt != nil, b.Server.UpdatedAt != nil), cmp.Compare(a.EventID, b.EventID),
+			a.ReceivedAt.Compare(b.ReceivedAt)) // one event may reach us twice
 	})
-	var newest *events.Event
-	var updated *time.Time // the newest "updated" so far
-	for i := range sorted {
-		e := &sorted[i]
-		switch {
-		case newest == nil || ends(e):
-			disagree = false
-		case ends(newest):
-			if !e.Source.Pulled() {
-				continue
-			}
-			disagree = false
-		case e.Server.UpdatedAt != nil && updated != nil && e.Server.UpdatedAt.Before(*updated):
-			continue
-		default:
-			later := e.Server.UpdatedAt != nil && updated != nil && e.Server.UpdatedAt.After(*updated) ||
-				micro(e.ObservedAt).After(micro(newest.ObservedAt))
-			before := merge(State{}, &newest.Server)
-			after := merge(before, &e.Server)
-			disagree = !later && (disagree || len(observedDiff(&before, &after)) > 0)
-		}
-		taken, newest = append(taken, *e), e
-		updated = cmp.Or(e.Server.UpdatedAt, updated)
-	}
-	return taken, disagree
 }
 
 // order sorts false before true.
@@ -106,40 +56,6 @@ func order(a, b bool) int {
 	default:
 		return 1
 	}
-}
-
-// fillIn copies into a newer account of a server what it leaves unsaid and an
-// older one said.
-func fillIn(newer, older *events.Server) {
-	newer.UUID = cmp.Or(newer.UUID, older.UUID)
-	switch {
-	case newer.Owner == nil:
-		newer.Owner = older.Owner
-	case older.Owner != nil && older.Owner.ID == newer.Owner.ID && !newer.Owner.Whole && newer.Owner.ExtRelationID == nil:
-		newer.Owner = older.Owner // the same owner, told more fully
-	}
-	newer.Name = cmp.Or(newer.Name, older.Name)
-	newer.Hostname = cmp.Or(newer.Hostname, older.Hostname)
-	newer.State = cmp.Or(newer.State, older.State)
-	newer.CommissionStatus = cmp.Or(newer.CommissionStatus, older.CommissionStatus)
-	newer.Suspended = cmp.Or(newer.Suspended, older.Suspended)
-	newer.Protected = cmp.Or(newer.Protected, older.Protected)
-	newer.BuildFailed = cmp.Or(newer.BuildFailed, older.BuildFailed)
-	newer.SelfService = cmp.Or(newer.SelfService, older.SelfService)
-	newer.PackageID = cmp.Or(newer.PackageID, older.PackageID)
-	newer.MemoryMB = cmp.Or(newer.MemoryMB, older.MemoryMB)
-	newer.StorageGB = cmp.Or(newer.StorageGB, older.StorageGB)
-	newer.TrafficGB = cmp.Or(newer.TrafficGB, older.TrafficGB)
-	newer.CPUCores = cmp.Or(newer.CPUCores, older.CPUCores)
-	if newer.IPAddresses == nil {
-		newer.IPAddresses = older.IPAddresses
-	}
-	newer.HypervisorID = cmp.Or(newer.HypervisorID, older.HypervisorID)
-	newer.HypervisorName = cmp.Or(newer.HypervisorName, older.HypervisorName)
-	newer.HypervisorGroup = cmp.Or(newer.HypervisorGroup, older.HypervisorGroup)
-	newer.CreatedAt = cmp.Or(newer.CreatedAt, older.CreatedAt)
-	newer.UpdatedAt = cmp.Or(newer.UpdatedAt, older.UpdatedAt)
-	newer.BuiltAt = cmp.Or(newer.BuiltAt, older.BuiltAt)
 }
 
 // age says how an observation stands to what is known.
@@ -173,7 +89,9 @@ func compareWithKnown(o *Observation, known, merged *State) age {
 			return newer
 		}
 	}
-	if o.Server.UpdatedAt != nil && known.UpdatedAt != nil {
+	// What we asked for because evidence disagreed is the answer: it stands by
+	// its time alone, or a wrong "updated" could never be mended.
+	if o.Source != events.SourceRefetch && o.Server.UpdatedAt != nil && known.UpdatedAt != nil {
 		switch merged.UpdatedAt.Compare(*known.UpdatedAt) {
 		case -1:
 			return older
@@ -187,8 +105,13 @@ func compareWithKnown(o *Observation, known, merged *State) age {
 	case 1:
 		return newer
 	}
-	if len(observedDiff(known, merged)) == 0 {
+	switch {
+	case len(observedDiff(known, merged)) == 0:
 		return same
+	case o.Server.UpdatedAt == nil && known.UpdatedAt != nil:
+		return older // of two at the same time, the one that says when the server changed counts
+	case o.Server.UpdatedAt != nil && known.UpdatedAt == nil:
+		return newer
 	}
 	return undecided
 }

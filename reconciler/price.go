@@ -48,10 +48,14 @@ type terms struct {
 func termsFor(s *State, u *User, in *Input) terms {
 	t := terms{hours: in.Policy.HoursPerMonth, packageName: "Unknown package"}
 	priced := false
-	if s.PackageID != nil && *s.PackageID <= math.MaxInt32 { // as SkyPANEL's columns hold it
-		t.packageID = *s.PackageID
-		t.packageName = fmt.Sprintf("Package %d", *s.PackageID)
-		if p, ok := in.Prices[*s.PackageID]; ok && storable(p.Monthly, t.hours) {
+	packageID := s.PackageID
+	if in.Wishes.PackageID != nil {
+		packageID = in.Wishes.PackageID
+	}
+	if packageID != nil && *packageID <= math.MaxInt32 { // as SkyPANEL's columns hold it
+		t.packageID = *packageID
+		t.packageName = fmt.Sprintf("Package %d", *packageID)
+		if p, ok := in.Prices[*packageID]; ok && storable(p.Monthly, t.hours) {
 			priced = true
 			t.packageName = p.Name
 			t.monthlyPrice = p.Monthly
@@ -59,7 +63,9 @@ func termsFor(s *State, u *User, in *Input) terms {
 		}
 	}
 	switch {
-	case s.SelfService != 0 && !in.Policy.BillSelfService:
+	case in.Wishes.BillingOff || in.Wishes.Ignore || in.Wishes.Undone:
+		t.reason = ReasonOperator
+	case s.SelfService != 0 && !in.Policy.BillSelfService && !in.Wishes.BillingOn:
 		t.reason = ReasonSelfService
 	case !in.Policy.HourlyMode:
 		t.reason = ReasonMonthlyMode

@@ -1,12 +1,12 @@
 package reconciler
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"time"
 
-	"github.com/cenkalti/backoff/v4"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
@@ -16,14 +16,23 @@ import (
 	"serversync/events"
 )
 
-// Config is what a reconciler needs. Every field is required.
+// Config is what a reconciler needs. Fields are required unless they say
+// otherwise.
 type Config struct {
 	DB       *bun.DB
 	Consumer jetstream.Consumer
-	Policy   Policy // the operator's part; SkyPANEL's is read with every batch
-	Now      func() time.Time
-	Log      zerolog.Logger
-	Metrics  prometheus.Registerer
+	// DeadLetters takes the events that cannot be reconciled.
+	DeadLetters *events.DeadLetters
+	Policy      Policy // the operator's part; SkyPANEL's is read with every batch
+	Now         func() time.Time
+	Log         zerolog.Logger
+	Metrics     prometheus.Registerer
+	// BooksInterval is how often every server is decided again from what is
+	// stored; 0: every 15 minutes.
+	BooksInterval time.Duration
+	// Refetcher asks VirtFusion where evidence disagrees; needed by RunAsks
+	// alone.
+	Refetcher refetcher
 }
 
 // Reconciler is the consumer of the stream. Several may run side by side, in
@@ -35,6 +44,13 @@ type Reconciler struct {
 	now      func() time.Time
 	log      zerolog.Logger
 	metrics  *metrics
+
+	booksInterval time.Duration
+	refetcher     refetcher
+	deadLetters   *events.DeadLetters
+	dead          prometheus.Counter
+	retryDelay    func(attempts int) time.Duration
+	keepInterval  time.Duration
 }
 
 // New returns a reconciler; [Reconciler.Run] and [Reconciler.RunSettler] make
@@ -42,19 +58,22 @@ type Reconciler struct {
 func New(c Config) *Reconciler {
 	return &Reconciler{
 		db: c.DB, consumer: c.Consumer, policy: c.Policy, now: c.Now, log: c.Log,
-		metrics: newMetrics(c.Metrics),
+		metrics:       newMetrics(c.Metrics),
+		booksInterval: cmp.Or(c.BooksInterval, defaultBooksInterval),
+		refetcher:     c.Refetcher,
+		deadLetters:   c.DeadLetters, dead: newDeadMetrics(c.Metrics, c.DeadLetters),
+		retryDelay: retryDelay, keepInterval: events.KeepInterval,
 	}
 }
 
 const (
+	defaultBooksInterval = 15 * time.Minute
+
 	// idleWait is how long one request for an event waits at the broker.
 	idleWait = 5 * time.Second
 	// finishTimeout is how long the batch in hand may take after a shutdown
 	// was asked for.
-	finishTimeout = 8 * time.Second
-	// staleRetries bounds how often a batch is decided again at once because
-	// SkyPANEL changed a row meanwhile.
-	staleRetries = 5
+	finishTimeout = 5 * time.Second
 )
 
 // Run takes events off the stream until ctx ends, then finishes and
@@ -78,24 +97,6 @@ func (r *Reconciler) Run(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// passingFaults is the pace of retries while something is away.
-func passingFaults() *backoff.ExponentialBackOff {
-	return backoff.NewExponentialBackOff(
-		backoff.WithInitialInterval(100*time.Millisecond),
-		backoff.WithMaxInterval(10*time.Second),
-		backoff.WithMaxElapsedTime(0))
-}
-
-// sleep waits, unless ctx ends first.
-func sleep(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-timer.C:
-	}
 }
 
 // fetch takes what is waiting, up to a batch; when nothing is, it waits for
@@ -139,24 +140,29 @@ func idle(err error) bool {
 // delivery is an event with the message that brought it.
 type delivery struct {
 	message jetstream.Msg
+	id      string // the message's
 	event   events.Event
 }
 
 // handle brings a batch into the books and answers for each of its messages.
+// It may take as long as the database is away: meanwhile nothing is fetched.
 func (r *Reconciler) handle(ctx context.Context, messages []jetstream.Msg) {
+	stop := r.keep(messages)
+	defer stop()
 	deliveries := make([]delivery, 0, len(messages))
 	for _, m := range messages {
-		e, err := events.Decode(m.Data())
-		if err != nil {
-			r.answer(m, verdictUnusable, &e, err)
+		d := delivery{message: m, id: events.MessageID(m)}
+		var err error
+		if d.event, err = events.Decode(m.Data()); err != nil {
+			r.conclude(ctx, &d, fmt.Errorf("%w: %w", errUndecodable, err))
 			continue
 		}
-		deliveries = append(deliveries, delivery{message: m, event: e})
+		deliveries = append(deliveries, d)
 	}
 	r.commit(ctx, deliveries)
 }
 
-// commit brings deliveries into the books. When PostgreSQL refuses a value it
+// commit brings deliveries into the books. When something in them is refused it
 // goes on by halves, until the bad event stands alone: the others go through.
 func (r *Reconciler) commit(ctx context.Context, deliveries []delivery) {
 	if len(deliveries) == 0 {
@@ -167,64 +173,58 @@ func (r *Reconciler) commit(ctx context.Context, deliveries []delivery) {
 		batch[i] = deliveries[i].event
 	}
 	err := r.process(ctx, batch)
-	switch {
-	case err == nil:
-		for i := range deliveries {
-			r.answer(deliveries[i].message, verdictDone, &deliveries[i].event, nil)
-		}
-	case db.Classify(err) != db.FaultOfData: // shutting down while something is away
-		for i := range deliveries {
-			r.answer(deliveries[i].message, verdictLater, &deliveries[i].event, err)
-		}
-	case len(deliveries) == 1:
-		r.answer(deliveries[0].message, verdictUnusable, &deliveries[0].event, err)
-	default:
+	if classify(err) == classFault && len(deliveries) > 1 {
 		half := len(deliveries) / 2
 		r.commit(ctx, deliveries[:half])
 		r.commit(ctx, deliveries[half:])
+		return
+	}
+	if err == nil {
+		r.forget(ctx, redelivered(deliveries))
+	}
+	for i := range deliveries {
+		r.conclude(ctx, &deliveries[i], err)
 	}
 }
 
-// process decides and applies a batch, and tries again for as long as only
-// passing faults stand in the way. Once ctx has ended it tries no more; the
-// attempt in hand gets finishTimeout.
+// redelivered are the ids of the events that may have failed before.
+func redelivered(deliveries []delivery) []string {
+	var ids []string
+	for i := range deliveries {
+		if meta, err := deliveries[i].message.Metadata(); err == nil && meta.NumDelivered > 1 {
+			ids = append(ids, deliveries[i].id)
+		}
+	}
+	return ids
+}
+
+// process decides and applies a batch, and tries again for as long as no event
+// is to blame. Once ctx has ended it tries no more; the attempt in hand gets
+// finishTimeout.
 func (r *Reconciler) process(ctx context.Context, batch []events.Event) error {
 	works := group(batch)
-	pause := passingFaults()
-	stale := 0
-	for {
+	return r.insist(ctx, len(batch), func() error {
 		started := r.now()
 		decisions, err := r.attempt(ctx, works)
-		if err == nil {
-			r.metrics.committed(len(batch), decisions, r.now().Sub(started), r.oldest(batch))
-			r.report(decisions)
-			return nil
-		}
-		if db.Stale(err) && stale < staleRetries && ctx.Err() == nil {
-			stale++
-			continue
-		}
-		if db.Classify(err) == db.FaultOfData || ctx.Err() != nil {
+		if err != nil {
 			return err
 		}
-		wait := pause.NextBackOff()
-		r.metrics.retries.Inc()
-		r.log.Warn().Err(err).Int("events", len(batch)).Dur("retry_in", wait).
-			Msg("the books could not be written; nothing is lost, trying again")
-		sleep(ctx, wait)
-	}
+		r.metrics.committed(len(batch), decisions, r.now().Sub(started), r.oldest(batch))
+		r.report(decisions)
+		return nil
+	})
 }
 
 // attempt is one transaction over a batch.
-func (r *Reconciler) attempt(ctx context.Context, works []work) ([]decided, error) {
+func (r *Reconciler) attempt(ctx context.Context, works []work) (decisions []decided, err error) {
+	defer caught(&err)
 	ctx, cancel := finishing(ctx)
 	defer cancel()
 	ids := make([]int64, len(works))
 	for i, w := range works {
 		ids[i] = w.serverID
 	}
-	var decisions []decided
-	err := r.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
+	err = r.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
 		if err := db.LockServers(ctx, tx, ids); err != nil {
 			return err
 		}

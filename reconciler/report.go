@@ -19,10 +19,10 @@ func (r *Reconciler) report(decisions []decided) {
 			continue
 		}
 		line = line.Int64("server", d.State.ID).Str("status", string(d.State.Status))
-		if d.observation != nil {
-			line = line.Str("event", d.observation.EventID).Str("source", string(d.observation.Source))
-			if d.observation.RunID != "" {
-				line = line.Str("run", d.observation.RunID)
+		if d.By != nil {
+			line = line.Str("event", d.By.EventID).Str("source", string(d.By.Source))
+			if d.By.RunID != "" {
+				line = line.Str("run", d.By.RunID)
 			}
 		}
 		if d.State.UserID != nil {
@@ -64,7 +64,7 @@ func summary(d *Decision) (zerolog.Level, string) {
 	}
 	if d.Ask != "" {
 		level = max(level, zerolog.InfoLevel)
-		parts = append(parts, "VirtFusion should be asked: "+d.Ask)
+		parts = append(parts, "VirtFusion is to be asked: "+d.Ask)
 	}
 	if len(parts) == 0 {
 		parts = append(parts, "nothing to change")

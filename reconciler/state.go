@@ -26,6 +26,7 @@ const (
 	ReasonSelfService   Reason = "self_service"         // VirtFusion bills it itself
 	ReasonOwnerInactive Reason = "owner_inactive"       // the customer is switched off in SkyPANEL
 	ReasonDestroyed     Reason = "destroyed"            // the server is gone
+	ReasonOperator      Reason = "operator"             // an operator's word
 	ReasonDisabled      Reason = "disabled_by_skypanel" // SkyPANEL, not we, switched the row off
 )
 
@@ -67,8 +68,12 @@ type State struct {
 	// on the word of a failed creation.
 	Confirmed   bool
 	SettleUntil *time.Time
-	GoneAt      *time.Time
+	// Ask says what only VirtFusion can settle; empty: nothing.
+	Ask    string
+	GoneAt *time.Time
 
+	// PulledAt is when VirtFusion, asked, last showed it, on VirtFusion's clock.
+	PulledAt        *time.Time
 	ObservedAt      time.Time // of the newest observation, on VirtFusion's clock
 	ObservedSource  string
 	ObservedEventID string

@@ -79,17 +79,24 @@ func (s *system) pass(d time.Duration) { s.now.Add(d.Microseconds()) }
 
 func (s *system) reconciler() *Reconciler {
 	return New(Config{
-		DB: s.db, Consumer: s.Consumer, Policy: s.policy, Now: s.clock,
+		DB: s.db, Consumer: s.Consumer, DeadLetters: events.NewDeadLetters(s.JetStream), Policy: s.policy, Now: s.clock,
 		Log: zerolog.New(s.log).Level(zerolog.InfoLevel), Metrics: prometheus.NewRegistry(),
 	})
 }
 
 // run starts n reconcilers and returns what stops them, cleanly.
 func (s *system) run(n int) (stop func()) {
+	all := make([]*Reconciler, n)
+	for i := range all {
+		all[i] = s.reconciler()
+	}
+	return s.start(all...)
+}
+
+func (s *system) start(all ...*Reconciler) (stop func()) {
 	ctx, cancel := context.WithCancel(s.t.Context())
 	var wg sync.WaitGroup
-	for range n {
-		r := s.reconciler()
+	for _, r := range all {
 		wg.Go(func() {
 			if err := r.Run(ctx); err != nil {
 				s.t.Errorf("Run ended with %v", err)

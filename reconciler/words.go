@@ -34,6 +34,8 @@ func reasonWords(r Reason) string {
 		return "not billed: its owner is switched off in SkyPANEL"
 	case ReasonDestroyed:
 		return "not billed: the server is gone"
+	case ReasonOperator:
+		return "not billed: an operator wants it so"
 	case ReasonDisabled:
 		return "not billed: SkyPANEL switched its row off; check whether that was meant"
 	default:
@@ -80,7 +82,7 @@ func changedWords(r *Row, t terms, now time.Time) string {
 func observedWords(changes []change, o *Observation) string {
 	var fields []string
 	for _, c := range changes {
-		if c.field != "updated_at" || len(changes) == 1 {
+		if c.field != "updated_at" {
 			fields = append(fields, c.field)
 		}
 	}

@@ -6,16 +6,17 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/nats-io/nats.go"
 	"github.com/rs/zerolog"
 	"github.com/urfave/cli/v3"
 
-	"serversync/db"
 	"serversync/reconciler"
 )
 
@@ -56,7 +57,14 @@ type config struct {
 	webhookAllowCIDRs           []netip.Prefix
 	trustedProxies              []netip.Prefix
 
+	adminToken string // empty: one is kept in adminTokenDir
+	// adminTokenDir is where; empty: dataDir. The demo empties that at each
+	// start, and keeps the token in the directory above.
+	adminTokenDir string
+
 	policy reconciler.Policy // without what SkyPANEL's settings say
+
+	sweepInterval time.Duration // 0: never
 
 	logLevel  zerolog.Level
 	logFormat string // "json", "console", or empty: console on a terminal
@@ -95,7 +103,7 @@ func settings() []setting {
 		{env: "DATA_DIR", fallback: "./data", usage: "directory of the embedded PostgreSQL and NATS", apply: text(func(c *config) *string { return &c.dataDir })},
 		{env: "DATABASE_URL", usage: "PostgreSQL: SkyPANEL's own database (empty: embedded)", secret: true, apply: applyDatabaseURL},
 		{env: "NATS_URL", usage: "external JetStream (empty: embedded)", secret: true, apply: applyNATSURL},
-		{env: "NATS_CREDS", usage: "file of NATS credentials", apply: text(func(c *config) *string { return &c.natsCreds })},
+		{env: "NATS_CREDS", usage: "file of NATS credentials", apply: applyNATSCreds},
 		{env: "NATS_REPLICAS", usage: "copies of the stream (default: 3 in a cluster, else 1)", apply: applyReplicas},
 		{env: "STREAM_MAX_AGE", fallback: "720h", usage: "how far back a replay can go", apply: duration(func(c *config) *time.Duration { return &c.streamMaxAge }, time.Minute)},
 		{env: "VIRTFUSION_API_URL", usage: "VirtFusion's API, with or without /api/v1 (empty: from SkyPANEL's settings)", apply: applyVirtFusionURL},
@@ -106,8 +114,10 @@ func settings() []setting {
 		{env: "WEBHOOK_ALLOW_UNAUTHENTICATED", fallback: "false", usage: "accept webhooks without a token when none is set", boolean: true, apply: boolean(func(c *config) *bool { return &c.webhookAllowUnauthenticated })},
 		{env: "WEBHOOK_ALLOW_CIDRS", usage: "comma-separated networks that may deliver webhooks (empty: any)", apply: prefixes(func(c *config) *[]netip.Prefix { return &c.webhookAllowCIDRs })},
 		{env: "TRUSTED_PROXIES", usage: "comma-separated networks whose X-Forwarded-For counts", apply: prefixes(func(c *config) *[]netip.Prefix { return &c.trustedProxies })},
+		{env: "ADMIN_TOKEN", usage: "bearer token with the admin role (empty: serve keeps one in DATA_DIR/admin.token)", secret: true, apply: applyAdminToken},
 		{env: "SETTLE_DELAY", fallback: "2m", usage: "how long a new server may wait for SkyPANEL's own row", apply: duration(func(c *config) *time.Duration { return &c.policy.SettleDelay }, 0)},
-		{env: "OBSERVE_ONLY", fallback: "false", usage: "inventory only, no billing row is touched", boolean: true, apply: applyObserveOnly},
+		{env: "OBSERVE_ONLY", fallback: "false", usage: "inventory only, no billing row is touched", boolean: true, apply: boolean(func(c *config) *bool { return &c.policy.ObserveOnly })},
+		{env: "SWEEP_INTERVAL", fallback: "15m", usage: "how often every server is reviewed (0: never)", apply: duration(func(c *config) *time.Duration { return &c.sweepInterval }, 0)},
 		{env: "BILLING_START", fallback: "discovery", usage: "discovery, or creation: bill the time before the discovery too", apply: applyBillingStart},
 		{env: "BILLING_SELF_SERVICE", fallback: "false", usage: "bill servers that VirtFusion bills itself", boolean: true, apply: boolean(func(c *config) *bool { return &c.policy.BillSelfService })},
 		{env: "BILLING_INITIAL_CHARGE", fallback: "record", usage: "record: the first hour is a pending transaction; none: no transaction", apply: applyInitialCharge},
@@ -264,11 +274,14 @@ func applyDatabaseURL(c *config, v string) error {
 		return nil
 	}
 	c.databaseURL = v
-	handle, err := db.Open(v)
-	if err != nil { // not shown: it could repeat a password
-		return errors.New("not a PostgreSQL URL: say one such as postgres://user:password@host:5432/skypanel")
+	// pgx would take any other scheme for a list of keywords, and go to the
+	// default server. Its own errors are not shown: they repeat passwords.
+	cfg, err := pgx.ParseConfig(v)
+	scheme, _, isURL := strings.Cut(v, "://")
+	if err != nil || isURL && scheme != "postgres" && scheme != "postgresql" || cfg.Database == "" || !isURL && !strings.Contains(v, "dbname") {
+		return errors.New("not a PostgreSQL URL with a database: say one such as postgres://user:password@host:5432/skypanel")
 	}
-	return handle.Close() // nothing was connected
+	return nil
 }
 
 func applyNATSURL(c *config, v string) error {
@@ -283,6 +296,18 @@ func applyNATSURL(c *config, v string) error {
 		}
 	}
 	return nil
+}
+
+func applyNATSCreds(c *config, v string) error {
+	c.natsCreds = v
+	if v == "" {
+		return nil
+	}
+	f, err := os.Open(v) //nolint:gosec // the operator names the file
+	if err != nil {
+		return errors.New("no readable file: say the path of a NATS credentials file")
+	}
+	return f.Close()
 }
 
 func applyReplicas(c *config, v string) error {
@@ -335,14 +360,11 @@ func applyWebhookTokens(c *config, v string) error {
 	return nil
 }
 
-func applyObserveOnly(c *config, v string) error {
-	var observe bool
-	if err := boolean(func(*config) *bool { return &observe })(c, v); err != nil {
-		return err
+func applyAdminToken(c *config, v string) error {
+	if strings.ContainsFunc(v, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return errors.New("say letters, digits and signs of ASCII, without spaces: it travels in an HTTP header")
 	}
-	if observe {
-		return errors.New("this version cannot only observe yet: unset it, or do not let it near SkyPANEL's database")
-	}
+	c.adminToken = v
 	return nil
 }
 

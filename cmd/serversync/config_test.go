@@ -61,8 +61,8 @@ func TestEveryFaultIsNamedAtOnce(t *testing.T) {
 		"--roles=ingest,cook", "--listen-addr=8080", "--database-url=postgres://u:hunter2@h:port/x",
 		"--nats-url=http://u:hunter2@x", "--nats-replicas=0", "--stream-max-age=forever", "--virtfusion-api-url=cp.example.com",
 		"--virtfusion-tls-verify=perhaps", "--virtfusion-rps=0", "--webhook-allow-unauthenticated=perhaps", "--webhook-allow-cidrs=10.0.0.0/99",
-		"--trusted-proxies=me", "--settle-delay=-1s", "--observe-only=true", "--billing-start=never", "--billing-self-service=2",
-		"--billing-initial-charge=deduct", "--log-level=loud", "--log-format=xml",
+		"--trusted-proxies=me", "--settle-delay=-1s", "--observe-only=perhaps", "--sweep-interval=often", "--billing-start=never", "--billing-self-service=2",
+		"--billing-initial-charge=deduct", "--admin-token=two words", "--log-level=loud", "--log-format=xml",
 	}
 	_, err := read(t, settings(), args...)
 	if err == nil {
@@ -76,6 +76,23 @@ func TestEveryFaultIsNamedAtOnce(t *testing.T) {
 	}
 	if strings.Contains(err.Error(), "hunter2") {
 		t.Errorf("the message repeats a password:\n%v", err)
+	}
+}
+
+func TestDatabaseURL(t *testing.T) {
+	t.Parallel()
+	for _, good := range []string{
+		"postgres://u:p@h/x", "postgresql://u@h:5433/x?sslmode=require", "host=/run/pg dbname=x user=u",
+		"postgres://u@/x?host=%2Ftmp%2Fsocket",
+	} {
+		if _, err := read(t, settings(), "--database-url="+good); err != nil {
+			t.Errorf("%s: %v", good, err)
+		}
+	}
+	for _, bad := range []string{"mysql://u:hunter2@127.0.0.1/x?charset=utf8", "http://h/x", "nonsense", "host=h"} {
+		if _, err := read(t, settings(), "--database-url="+bad); err == nil || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%s: %v", bad, err)
+		}
 	}
 }
 
@@ -148,6 +165,15 @@ func TestExitCodes(t *testing.T) {
 		{"migrate --database-url=postgres://127.0.0.1:1/x", exitFailed, "DATABASE_URL"},
 		{"doctor --url=http://127.0.0.1:1", exitFailed, "serversync serve"},
 		{"demo --rate=0", exitUsage, "--rate"},
+		{"explain", exitUsage, "SERVER"},
+		{"explain 14 15", exitUsage, "SERVER"},
+		{"explain web-1", exitUsage, "UUID"},
+		{"explain 14 --url=ftp://x", exitUsage, "SERVERSYNC_URL"},
+		{"explain 14 --url=http://127.0.0.1:1", exitFailed, "serversync serve"},
+		{"explain 14 --listen-addr=127.0.0.1:1", exitFailed, "no service answers at http://127.0.0.1:1 "},
+		{"cleanup --url=http://127.0.0.1:1", exitFailed, "SERVERSYNC_URL"},
+		{"cleanup now", exitUsage, "now"},
+		{"cleanup --dry-run=perhaps", exitUsage, "--help"},
 		{"simulate --listen-addr=x", exitUsage, "--listen-addr"},
 	} {
 		t.Run(test.args, func(t *testing.T) {

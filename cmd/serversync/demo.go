@@ -12,11 +12,14 @@ import (
 	"strings"
 
 	"github.com/gofrs/flock"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
+	"github.com/uptrace/bun"
 	"github.com/urfave/cli/v3"
 	"golang.org/x/sync/errgroup"
 
 	"serversync/db/skypanelsim"
+	"serversync/events"
 	"serversync/virtfusion/virtfusionsim"
 )
 
@@ -98,6 +101,9 @@ func demo(ctx context.Context, c *config, sim simulation, out io.Writer, log zer
 	if err != nil {
 		return err
 	}
+	if err := s.refuseOccupied(ctx); err != nil {
+		return errors.Join(err, s.close(ctx))
+	}
 	s.extra = append(s.extra, func(ctx context.Context) error { return s.live(ctx, sim, out) })
 	return errors.Join(s.run(ctx), s.close(ctx))
 }
@@ -116,11 +122,39 @@ func freshWorld(c *config) (release func() error, err error) {
 	if !locked {
 		return nil, fmt.Errorf("another demo runs in %s: stop it, or set DATA_DIR and LISTEN_ADDR to others", c.dataDir)
 	}
+	c.adminTokenDir = c.dataDir
 	c.dataDir = filepath.Join(c.dataDir, "demo")
 	if err := os.RemoveAll(c.dataDir); err != nil {
 		return nil, errors.Join(fmt.Errorf("empty the demo's directory: %w", err), lock.Unlock())
 	}
 	return lock.Unlock, nil
+}
+
+// refuseOccupied keeps the demo's invented servers out of anybody's books, and
+// its reconciler away from anybody's events: external stores must be empty.
+// Nothing has been written yet.
+func (s *service) refuseOccupied(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	if s.config.databaseURL != "" {
+		var used bool
+		err := s.stores.db.NewRaw(`SELECT to_regclass('public.users') IS NOT NULL OR to_regnamespace('serversync') IS NOT NULL`).Scan(ctx, &used)
+		if err != nil {
+			return fmt.Errorf("look into the database of DATABASE_URL: %w", err)
+		}
+		if used {
+			return &usageError{errors.New("the database of DATABASE_URL is somebody's: give the demo an empty one, or unset DATABASE_URL")}
+		}
+	}
+	if s.config.natsURL != "" {
+		switch _, err := s.js.Stream(ctx, events.StreamName); {
+		case err == nil:
+			return &usageError{fmt.Errorf("the broker of NATS_URL has a stream %s already: give the demo another broker, or unset NATS_URL", events.StreamName)}
+		case !errors.Is(err, jetstream.ErrStreamNotFound):
+			return fmt.Errorf("look at the broker of NATS_URL: %w", err)
+		}
+	}
+	return nil
 }
 
 // live lets the demo's world live until ctx ends.
@@ -131,13 +165,6 @@ func (s *service) live(ctx context.Context, sim simulation, out io.Writer) error
 		case <-ctx.Done():
 			return nil
 		}
-	}
-	var used bool
-	if err := s.stores.db.NewRaw(`SELECT EXISTS (SELECT FROM serversync.servers)`).Scan(ctx, &used); err != nil {
-		return fmt.Errorf("look into the demo's database: %w", err)
-	}
-	if used {
-		return errors.New("the database of DATABASE_URL knows servers already: give the demo an empty one, or none")
 	}
 	world := skypanelsim.NewWorld()
 	if err := skypanelsim.Seed(ctx, s.stores.db, world); err != nil {
@@ -159,7 +186,7 @@ func (s *service) live(ctx context.Context, sim simulation, out io.Writer) error
 		return err
 	}
 	shop, err := skypanelsim.NewShop(s.stores.db, world, orderAt(panel), skypanelsim.ShopConfig{
-		Seed: sim.seed, Rate: sim.rate / 10,
+		Seed: sim.seed, Rate: sim.rate / 10, PayUpfront: true,
 		OnOrder: func(r skypanelsim.Receipt, err error) {
 			if err = errors.Join(err, r.InsertErr); err != nil {
 				log.Warn().Err(err).Msg("SkyPANEL: an order failed")
@@ -171,12 +198,21 @@ func (s *service) live(ctx context.Context, sim simulation, out io.Writer) error
 	if err != nil {
 		return err
 	}
+	api, serveAPI, err := listenAPI(ctx, "127.0.0.1:0", panel)
+	if err != nil {
+		return err
+	}
+	if err := skypanelsim.Connect(ctx, s.stores.db, api, virtfusionsim.DefaultToken); err != nil {
+		return err
+	}
 	s.introduce(out)
 
 	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return serveAPI(ctx) })
 	g.Go(func() error { return panel.Run(ctx) })
 	g.Go(func() error { return fleet.Run(ctx) })
 	g.Go(func() error { return shop.Run(ctx) })
+	g.Go(func() error { return billingJob(s.stores.db, panel, log).Run(ctx) })
 	return g.Wait()
 }
 
@@ -210,6 +246,30 @@ func orderAt(panel *virtfusionsim.Panel) skypanelsim.CreateFunc {
 	}
 }
 
+// billingJob is SkyPANEL's own: it charges by the hour, and asks VirtFusion who
+// owns each server.
+func billingJob(database *bun.DB, panel *virtfusionsim.Panel, log zerolog.Logger) *skypanelsim.Job {
+	return skypanelsim.NewJob(database, skypanelsim.JobConfig{
+		Owner: func(_ context.Context, serverID int64) (int64, error) {
+			server, err := panel.Server(serverID)
+			return server.OwnerID, err
+		},
+		OnTick: func(r skypanelsim.Report, err error) {
+			if err != nil {
+				log.Warn().Err(err).Msg("SkyPANEL: the billing job failed")
+				return
+			}
+			for _, c := range r.Charges {
+				log.Info().Int64("server", c.ServerID).Msgf("SkyPANEL: charged user %d %s cents for server %d until %s",
+					c.UserID, c.Cents, c.ServerID, c.End.Format("15:04:05"))
+			}
+			for _, id := range r.SwitchedOff {
+				log.Info().Msgf("SkyPANEL: switched off billing row %d, whose server is not its user's any more", id)
+			}
+		},
+	})
+}
+
 // introduce says where to look.
 func (s *service) introduce(out io.Writer) {
 	base := localURL(s.http.Addr())
@@ -221,7 +281,12 @@ func (s *service) introduce(out io.Writer) {
 		fmt.Fprintf(&b, "  the books  psql \"%s\" -c 'SELECT virtfusion_id, name, user_id, status, billing, billing_reason, note FROM serversync.servers ORDER BY 1'\n",
 			s.stores.postgres.DSN(databaseName))
 	}
-	fmt.Fprintf(&b, "  sign in    nothing asks who you are yet: the pages come with a later version\n\n")
+	token := "that of ADMIN_TOKEN"
+	if s.config.adminToken == "" {
+		token = "in " + filepath.Join(s.config.adminTokenDir, adminTokenFile)
+	}
+	fmt.Fprintf(&b, "  one server serversync explain 1 --url %s --data-dir %s\n", base, s.config.adminTokenDir)
+	fmt.Fprintf(&b, "  sign in    the admin's routes take a token, %s; the pages come with a later version\n\n", token)
 	fmt.Fprintf(&b, "Each line below is something that happened in VirtFusion or SkyPANEL, or what serversync made of it.\n\n")
 	printf(out, "%s", b.String())
 }

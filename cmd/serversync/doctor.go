@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
@@ -70,13 +71,15 @@ func examine(ctx context.Context, c *config, url string) []finding {
 	if c.natsURL != "" {
 		findings = append(findings, examineBroker(ctx, c)...)
 	}
-	var stored virtfusionSettings
+	var database bun.IDB
 	if c.databaseURL != "" {
-		more, settings := examineDatabase(ctx, c)
-		findings = append(findings, more...)
-		stored = settings
+		findings = append(findings, examineDatabase(ctx, c)...)
+		if handle, err := db.Open(c.databaseURL); err == nil {
+			defer func() { _ = handle.Close() }()
+			database = handle
+		}
 	}
-	return append(findings, examineVirtFusion(ctx, c, stored))
+	return append(findings, examineVirtFusion(ctx, c, database))
 }
 
 func examineTokens(c *config) finding {
@@ -160,22 +163,18 @@ func examineBroker(ctx context.Context, c *config) []finding {
 	return findings
 }
 
-// virtfusionSettings are what SkyPANEL's settings say about VirtFusion.
-type virtfusionSettings struct{ url, token, verify string }
-
-func examineDatabase(ctx context.Context, c *config) ([]finding, virtfusionSettings) {
-	var stored virtfusionSettings
+func examineDatabase(ctx context.Context, c *config) []finding {
 	f := finding{Check: "database", Remedy: "check DATABASE_URL, that PostgreSQL runs, and that it accepts our role"}
 	database, err := db.Open(c.databaseURL)
 	if err != nil {
 		f.Detail = err.Error()
-		return []finding{f}, stored
+		return []finding{f}
 	}
 	defer func() { _ = database.Close() }()
 	var serverVersion string
 	if err := database.NewRaw(`SHOW server_version`).Scan(ctx, &serverVersion); err != nil {
 		f.Detail = err.Error()
-		return []finding{f}, stored
+		return []finding{f}
 	}
 	findings := []finding{{Check: "database", OK: true, Detail: "PostgreSQL " + serverVersion + " answers"}}
 
@@ -183,7 +182,7 @@ func examineDatabase(ctx context.Context, c *config) ([]finding, virtfusionSetti
 	switch {
 	case err != nil:
 		findings = append(findings, finding{Check: "schema", Detail: err.Error(), Remedy: "DATABASE_URL must be SkyPANEL's own database"})
-		return findings, stored
+		return findings
 	case report.Empty():
 		findings = append(findings, finding{Check: "schema", OK: true, Detail: "up to date"})
 	default:
@@ -194,10 +193,8 @@ func examineDatabase(ctx context.Context, c *config) ([]finding, virtfusionSetti
 		})
 	}
 	findings = append(findings, examinePrivileges(ctx, database))
-	if stored, err = readVirtFusionSettings(ctx, database); err != nil {
-		findings = append(findings, finding{Check: "settings", Detail: err.Error(), Remedy: "grant SELECT on public.settings"})
-	}
-	return findings, stored
+	findings = append(findings, examinePasses(ctx, database)...)
+	return findings
 }
 
 // examinePrivileges looks for what our role may not do and has to.
@@ -213,26 +210,34 @@ func examinePrivileges(ctx context.Context, database *bun.DB) finding {
 	}
 }
 
-func readVirtFusionSettings(ctx context.Context, database *bun.DB) (virtfusionSettings, error) {
-	all, err := db.ReadSettings(ctx, database, "virtfusion_api_url", "virtfusion_api_token", "virtfusion_ssl_verify")
-	return virtfusionSettings{all["virtfusion_api_url"], all["virtfusion_api_token"], all["virtfusion_ssl_verify"]}, err
+// examinePasses says when the books were last reviewed.
+func examinePasses(ctx context.Context, database *bun.DB) []finding {
+	passes, err := db.Passes(ctx, database)
+	if err != nil || len(passes) == 0 {
+		return []finding{{Check: "books pass", OK: true, Detail: "has not run yet: serve runs it"}}
+	}
+	var findings []finding
+	for _, p := range passes {
+		f := finding{Check: "books pass: " + p.Name, OK: true, Detail: "not finished since " + p.StartedAt.UTC().Format(time.RFC3339)}
+		if p.FinishedAt != nil {
+			f.Detail = fmt.Sprintf("last at %s: %d servers, %d changed", p.FinishedAt.UTC().Format(time.RFC3339), p.Servers, p.Changed)
+		}
+		findings = append(findings, f)
+	}
+	return findings
 }
 
 // examineVirtFusion tries the API with what the environment or SkyPANEL's
 // settings say.
-func examineVirtFusion(ctx context.Context, c *config, stored virtfusionSettings) finding {
-	f := finding{Check: "VirtFusion", Remedy: "set VIRTFUSION_API_URL and VIRTFUSION_API_TOKEN, or SkyPANEL's settings virtfusion_api_url and virtfusion_api_token"}
-	url, token := cmp.Or(c.virtfusionURL, stored.url), cmp.Or(c.virtfusionToken, stored.token)
-	if url == "" || token == "" {
-		f.Detail = "no URL or no token of its API is known here"
+func examineVirtFusion(ctx context.Context, c *config, database bun.IDB) finding {
+	f := finding{Check: "VirtFusion", Remedy: "check VIRTFUSION_API_URL and VIRTFUSION_API_TOKEN, or SkyPANEL's settings virtfusion_api_url and virtfusion_api_token"}
+	settings, err := readVirtFusionSettings(ctx, c, database)
+	if err != nil {
+		f.Detail = err.Error()
 		return f
 	}
-	verify := stored.verify != "false"
-	if c.virtfusionTLSVerify != nil {
-		verify = *c.virtfusionTLSVerify
-	}
 	client, err := virtfusion.New(virtfusion.Config{
-		BaseURL: url, Token: token, SkipTLSVerify: !verify, Budget: rate.NewLimiter(rate.Limit(c.virtfusionRPS), 1),
+		BaseURL: settings.url, Token: settings.token, SkipTLSVerify: !settings.verify, Budget: rate.NewLimiter(rate.Limit(c.virtfusionRPS), 1),
 		MaxRetries: -1, Timeout: connectTimeout,
 	})
 	if err == nil {

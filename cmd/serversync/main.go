@@ -65,7 +65,7 @@ func root(stdout, stderr io.Writer) *cli.Command {
 		Writer:    stdout,
 		ErrWriter: stderr,
 		Commands: []*cli.Command{
-			serveCommand(), demoCommand(), simulateCommand(), migrateCommand(), doctorCommand(),
+			serveCommand(), demoCommand(), simulateCommand(), explainCommand(), cleanupCommand(), migrateCommand(), doctorCommand(),
 			{
 				Name:  "version",
 				Usage: "print the version",
@@ -87,7 +87,9 @@ func root(stdout, stderr io.Writer) *cli.Command {
 	}
 	for _, sub := range cmd.Commands {
 		sub.OnUsageError = onUsageError
-		sub.Before = refuseArguments
+		if sub.ArgsUsage == "" {
+			sub.Before = refuseArguments
+		}
 	}
 	return cmd
 }

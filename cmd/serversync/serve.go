@@ -1,10 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
@@ -15,7 +17,9 @@ import (
 	"github.com/rs/zerolog"
 	"github.com/urfave/cli/v3"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
 
+	"serversync/api"
 	"serversync/db"
 	"serversync/events"
 	"serversync/ingest"
@@ -62,6 +66,9 @@ type service struct {
 	js        jetstream.JetStream
 	publisher *events.Publisher
 	http      *httpserver.Server
+	api       *api.API // nil: not a role of this process
+	books     lateBooks
+	panel     panelClient
 	// migrated is closed when the database is ready for use.
 	migrated chan struct{}
 	// extra runs beside the service: the demo's world.
@@ -72,6 +79,7 @@ type service struct {
 // it), and sets up the HTTP server.
 func open(ctx context.Context, c *config, log zerolog.Logger) (_ *service, err error) {
 	s := &service{config: c, log: log, registry: prometheus.NewRegistry(), migrated: make(chan struct{})}
+	s.panel.budget = rate.NewLimiter(rate.Limit(c.virtfusionRPS), max(1, int(c.virtfusionRPS)))
 	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	defer func() {
 		if err != nil {
@@ -110,16 +118,40 @@ func open(ctx context.Context, c *config, log zerolog.Logger) (_ *service, err e
 		}
 		webhook.Register(s.http.Echo())
 	}
+	if c.has(roleAPI) {
+		if err := s.setUpAPI(); err != nil {
+			return nil, err
+		}
+	}
 	return s, nil
+}
+
+// setUpAPI sets up the admin's routes, with the token that was configured or
+// one that is kept.
+func (s *service) setUpAPI() error {
+	token := s.config.adminToken
+	if token == "" {
+		var err error
+		if token, err = keepAdminToken(cmp.Or(s.config.adminTokenDir, s.config.dataDir)); err != nil {
+			return err
+		}
+	}
+	var err error
+	s.api, err = api.New(api.Config{DB: s.stores.db, Books: &s.books, AdminToken: token, Now: time.Now, Log: s.log})
+	if err != nil {
+		return fmt.Errorf("set up the API: %w", err)
+	}
+	s.api.Register(s.http.Echo())
+	return nil
 }
 
 // drainTimeout is how long requests in hand may take after a shutdown was
 // asked for: the whole shutdown takes less than 10 s.
-const drainTimeout = 5 * time.Second
+const drainTimeout = 4 * time.Second
 
 // publishTimeout bounds the wait for the broker's word: a request in hand is
 // answered before the drain ends.
-const publishTimeout = 4 * time.Second
+const publishTimeout = 3 * time.Second
 
 // checks are what /readyz asks.
 func (s *service) checks() []httpserver.Check {
@@ -162,6 +194,9 @@ func (s *service) run(ctx context.Context) error {
 		g.Go(func() error { return s.migrate(ctx) })
 	}
 	g.Go(func() error { return s.stream(ctx, g) })
+	if s.api != nil {
+		g.Go(func() error { return s.preview(ctx) })
+	}
 	for _, run := range s.extra {
 		g.Go(func() error { return run(ctx) })
 	}
@@ -177,6 +212,10 @@ func (s *service) run(ctx context.Context) error {
 	return err
 }
 
+// notYet are settings of the interface that come with later versions: whoever
+// sets one must not believe it to be in force.
+var notYet = []string{"SWEEP_MAX_CHANGES", "NOTIFY_USERS", "SESSION_SECRET", "PUBLIC_ORIGINS"}
+
 // warn says what is likely a mistake.
 func (s *service) warn() {
 	c := s.config
@@ -185,6 +224,11 @@ func (s *service) warn() {
 			s.log.Warn().Msg("webhooks are accepted without a token: anybody who reaches this address can write to the books; set WEBHOOK_TOKENS")
 		} else {
 			s.log.Warn().Msg("every webhook is refused: set WEBHOOK_TOKENS to the token that VirtFusion sends")
+		}
+	}
+	for _, name := range notYet {
+		if os.Getenv(name) != "" {
+			s.log.Warn().Str("setting", name).Msg("this version does not know this setting yet: nothing is done about it")
 		}
 	}
 	if c.policy.StartAtCreation {
@@ -219,6 +263,16 @@ func (s *service) migrate(ctx context.Context) error {
 	return nil
 }
 
+// preview logs each month what a cleanup would do, once the database is ready.
+func (s *service) preview(ctx context.Context) error {
+	select {
+	case <-s.migrated:
+		return s.api.Run(ctx)
+	case <-ctx.Done():
+		return nil
+	}
+}
+
 // stream waits for the broker, makes the stream, and starts the reconciler
 // once the database is ready too.
 func (s *service) stream(ctx context.Context, g *errgroup.Group) error {
@@ -231,7 +285,7 @@ func (s *service) stream(ctx context.Context, g *errgroup.Group) error {
 		}
 		return err
 	})
-	if err != nil || ctx.Err() != nil || !s.config.has(roleReconcile) {
+	if err != nil || ctx.Err() != nil || !s.config.has(roleReconcile) && !s.config.has(roleAPI) {
 		return err
 	}
 	select {
@@ -240,11 +294,25 @@ func (s *service) stream(ctx context.Context, g *errgroup.Group) error {
 		return nil
 	}
 	r := reconciler.New(reconciler.Config{
-		DB: s.stores.db, Consumer: consumer, Policy: s.config.policy,
+		DB: s.stores.db, Consumer: consumer, DeadLetters: events.NewDeadLetters(s.js), Policy: s.config.policy,
 		Now: time.Now, Log: s.log, Metrics: s.registry,
+		BooksInterval: s.config.sweepInterval,
+		Refetcher:     ingest.NewRefetcher(s.virtfusion, s.publisher, time.Now),
 	})
+	s.books.reconciler.Store(r)
+	if !s.config.has(roleReconcile) {
+		return nil
+	}
 	g.Go(func() error { return r.Run(ctx) })
-	g.Go(func() error { return r.RunSettler(ctx) })
+	if s.config.policy.ObserveOnly {
+		s.log.Warn().Msg("OBSERVE_ONLY: no billing row is touched; the inventory says what would be done")
+	} else {
+		g.Go(func() error { return r.RunSettler(ctx) })
+	}
+	if s.config.sweepInterval > 0 {
+		g.Go(func() error { return r.RunBooksPass(ctx) })
+	}
+	g.Go(func() error { return r.RunAsks(ctx) })
 	return nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"io"
+	"net"
 	"net/http"
 	"path/filepath"
 	"slices"
@@ -379,6 +380,33 @@ func TestAForeignDatabaseIsRefused(t *testing.T) {
 	err := serve(t.Context(), &c, zerolog.Nop())
 	if err == nil || !strings.Contains(err.Error(), "DATABASE_URL") {
 		t.Errorf("serve on a database that is not SkyPANEL's: %v", err)
+	}
+}
+
+func TestTheDemoKeepsOutOfOtherPeoplesStores(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	code := run(t.Context(), []string{
+		"serversync", "demo", "--data-dir", t.TempDir(), "--listen-addr", "127.0.0.1:0", "--database-url", dbtest.NewDSN(t),
+	}, &out, &out)
+	if code != exitUsage || !strings.Contains(out.String(), "somebody's") {
+		t.Errorf("the demo on a database in use: exit %d\n%s", code, out.String())
+	}
+}
+
+func TestASlowClientDoesNotSpoilTheEnd(t *testing.T) {
+	t.Parallel()
+	r := start(t, config{roles: []string{roleIngest}})
+	conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", r.http.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := io.WriteString(conn, "POST /webhooks/virtfusion HTTP/1.1\r\nHo"); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.stop(); err != nil {
+		t.Errorf("half a request made the end a failure: %v", err)
 	}
 }
 

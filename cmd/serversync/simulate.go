@@ -54,28 +54,37 @@ func simulate(ctx context.Context, sim simulation, addr string, announce bool, c
 	if err != nil {
 		return err
 	}
-	var listen net.ListenConfig
-	listener, err := listen.Listen(ctx, "tcp", addr)
+	api, serveAPI, err := listenAPI(ctx, addr, panel)
 	if err != nil {
-		return fmt.Errorf("listen for the simulated API (choose another --listen-addr): %w", err)
+		return err
 	}
-	server := &http.Server{Handler: panel.Handler(), ReadHeaderTimeout: 5 * time.Second}
-	log.Info().Str("api", localURL(listener.Addr())+"/api/v1").Str("webhooks", c.WebhookURL).Msg("a simulated VirtFusion is running")
+	log.Info().Str("api", api+"/api/v1").Str("webhooks", c.WebhookURL).Msg("a simulated VirtFusion is running")
 
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error {
+	g.Go(func() error { return serveAPI(ctx) })
+	g.Go(func() error { return panel.Run(ctx) })
+	g.Go(func() error { return fleet.Run(ctx) })
+	return g.Wait()
+}
+
+// listenAPI listens for a panel's API and returns its URL, and what serves it
+// until its context ends.
+func listenAPI(ctx context.Context, addr string, panel *virtfusionsim.Panel) (url string, serve func(context.Context) error, err error) {
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
+	if err != nil {
+		return "", nil, fmt.Errorf("listen for the simulated API (choose another address): %w", err)
+	}
+	server := &http.Server{Handler: panel.Handler(), ReadHeaderTimeout: 5 * time.Second}
+	return localURL(listener.Addr()), func(ctx context.Context) error {
+		stopped := context.AfterFunc(ctx, func() {
+			stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
+			defer cancel()
+			_ = server.Shutdown(stop) // Serve returns in any case
+		})
+		defer stopped()
 		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 			return fmt.Errorf("serve the simulated API: %w", err)
 		}
 		return nil
-	})
-	g.Go(func() error {
-		<-ctx.Done()
-		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
-		defer cancel()
-		return server.Shutdown(stop)
-	})
-	g.Go(func() error { return panel.Run(ctx) })
-	g.Go(func() error { return fleet.Run(ctx) })
-	return g.Wait()
+	}, nil
 }

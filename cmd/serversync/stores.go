@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/rs/zerolog"
 	"github.com/uptrace/bun"
+	"golang.org/x/sync/errgroup"
 
 	"serversync/db"
 	"serversync/db/pgserver"
@@ -109,28 +110,35 @@ func (s *stores) streamOptions(c *config) events.StreamOptions {
 	return o
 }
 
-// watch returns when an embedded store died by itself.
+// watch returns when an embedded store died by itself: the process then says
+// why and ends, and its supervisor starts it again.
 func (s *stores) watch(ctx context.Context) error {
-	if s.postgres == nil {
-		return nil
+	g, ctx := errgroup.WithContext(ctx)
+	if s.broker != nil {
+		g.Go(func() error { return s.broker.Watch(ctx) })
 	}
-	select {
-	case <-ctx.Done():
-		return nil
-	case <-s.postgres.Done():
-		return fmt.Errorf("the embedded PostgreSQL ended: %w", s.postgres.Err())
+	if s.postgres != nil {
+		g.Go(func() error {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-s.postgres.Done():
+				return fmt.Errorf("the embedded PostgreSQL ended: %w", s.postgres.Err())
+			}
+		})
 	}
+	return g.Wait()
 }
 
 // stopTimeout bounds the end of the embedded PostgreSQL.
-const stopTimeout = 4 * time.Second
+const stopTimeout = 3 * time.Second
 
 // close ends connections first, then what is embedded.
 func (s *stores) close(ctx context.Context) error {
 	var errs []error
 	if s.nats != nil {
 		// Acknowledgements are sent asynchronously: they must not be lost here.
-		if err := s.nats.FlushTimeout(time.Second); err != nil && !errors.Is(err, nats.ErrConnectionClosed) && s.broker != nil {
+		if err := s.nats.FlushTimeout(500 * time.Millisecond); err != nil && !errors.Is(err, nats.ErrConnectionClosed) && s.broker != nil {
 			errs = append(errs, fmt.Errorf("flush to the broker: %w", err))
 		}
 		s.nats.Close()

@@ -67,7 +67,7 @@ CREATE TABLE IF NOT EXISTS serversync.billing_rows (
     monthly_price   numeric(10,4) NOT NULL,
     last_billed_at  timestamp,                 -- as SkyPANEL keeps it: UTC without zone
     charge_id       integer,                   -- the pending first charge that we recorded
-    closed_reason   text,                      -- 'destroyed', 'moved', 'withdrawn'
+    closed_reason   text,                      -- 'destroyed', 'moved', 'withdrawn', 'operator'
     run_id          text,
     created_at      timestamptz NOT NULL,
     updated_at      timestamptz NOT NULL

@@ -128,3 +128,10 @@ CREATE TABLE "session" (
 	CONSTRAINT "session_pkey" PRIMARY KEY ("sid")
 );
 CREATE INDEX "IDX_session_expire" ON "session" USING btree ("expire");
+
+CREATE TABLE server_uptime_logs (
+    id serial PRIMARY KEY,
+    server_id integer NOT NULL,
+    user_id integer NOT NULL,
+    created_at timestamp DEFAULT now()
+);

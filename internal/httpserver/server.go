@@ -10,7 +10,6 @@ package httpserver
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io/fs"
 	"log"
@@ -20,6 +19,7 @@ import (
 	"time"
 
 	"github.com/labstack/echo/v4"
+	"github.com/labstack/echo/v4/middleware"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 )
@@ -115,6 +115,7 @@ func New(cfg Config) (*Server, error) {
 	e.HideBanner, e.HidePort = true, true
 	e.IPExtractor = clientAddrExtractor(cfg.TrustedProxies)
 	e.HTTPErrorHandler = s.answerError
+	e.Pre(middleware.RemoveTrailingSlash()) // a slash too many in VirtFusion's webhook must not lose its events
 	e.Use(s.requestID, s.observe, recoverPanics)
 	s.echo = e
 	if err := s.registerRoutes(); err != nil {
@@ -146,9 +147,10 @@ func (s *Server) Addr() net.Addr {
 
 // Run listens and serves until ctx ends, then stops accepting and lets the
 // requests in hand finish within the drain timeout. Their contexts do not end
-// with ctx, only with that timeout. It returns nil after a clean stop, an error
-// when it cannot listen, when serving fails, or when requests had to be cut
-// off. A server runs once.
+// with ctx, only with that timeout; what is still unfinished then, a client that
+// never sends the rest of its request for one, is cut off. It returns nil after
+// such a stop, an error when it cannot listen or when serving fails. A server
+// runs once.
 func (s *Server) Run(ctx context.Context) error {
 	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.cfg.Addr)
 	if err != nil {
@@ -181,9 +183,10 @@ func (s *Server) Run(ctx context.Context) error {
 	defer cancel()
 	if err := srv.Shutdown(drain); err != nil {
 		cut()
-		return errors.Join(
-			fmt.Errorf("finish HTTP requests within %s: %w", s.cfg.DrainTimeout, err),
-			srv.Close())
+		s.log.Warn().Err(err).Dur("waited", s.cfg.DrainTimeout).Msg("requests that did not finish in time were cut off")
+		if err := srv.Close(); err != nil {
+			s.log.Debug().Err(err).Msg("closing HTTP connections")
+		}
 	}
 	return nil
 }

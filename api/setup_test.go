@@ -1,0 +1,180 @@
+package api_test
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/getkin/kin-openapi/openapi3"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+	"github.com/uptrace/bun"
+
+	"serversync/api"
+	"serversync/db/dbtest"
+	"serversync/internal/httpserver"
+	"serversync/internal/openapitest"
+	"serversync/schemas"
+)
+
+func TestMain(m *testing.M) { dbtest.Main(m) }
+
+const testToken = "an admin token of the test"
+
+func noon() time.Time { return time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC) }
+
+// logBuffer is a log that a test may read while others write.
+type logBuffer struct {
+	mu  sync.Mutex
+	buf strings.Builder
+}
+
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *logBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+// recorder stands for the reconciler: it keeps what it is asked, and does as
+// it is told.
+type recorder struct {
+	redecided [][]int64
+	voids     int
+	redecide  func(ids []int64) (int, error) // when set
+}
+
+func (r *recorder) Redecide(_ context.Context, ids []int64) (int, error) {
+	r.redecided = append(r.redecided, slices.Clone(ids))
+	if r.redecide != nil {
+		return r.redecide(ids)
+	}
+	return len(ids), nil
+}
+
+func (r *recorder) VoidOrphanedCharges(context.Context) (int, error) {
+	r.voids++
+	return r.voids, nil
+}
+
+// system is the API behind the real HTTP server.
+type system struct {
+	url    string
+	db     *bun.DB
+	api    *api.API
+	server *httpserver.Server
+	books  *recorder
+	log    *logBuffer
+	doc    *openapi3.T
+}
+
+func setup(t *testing.T) *system {
+	t.Helper()
+	s := &system{db: dbtest.New(t), books: &recorder{}, log: &logBuffer{}, doc: openapitest.Load(t, schemas.FS())}
+	log := zerolog.New(s.log)
+	var err error
+	if s.server, err = httpserver.New(httpserver.Config{Registry: prometheus.NewRegistry(), Log: log}); err != nil {
+		t.Fatal(err)
+	}
+	s.api, err = api.New(api.Config{DB: s.db, Books: s.books, AdminToken: testToken, Now: noon, Log: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.api.Register(s.server.Echo())
+	srv := httptest.NewServer(s.server.Handler())
+	t.Cleanup(srv.Close)
+	s.url = srv.URL
+	return s
+}
+
+func (s *system) exec(t *testing.T, statement string, args ...any) {
+	t.Helper()
+	if _, err := s.db.ExecContext(t.Context(), statement, args...); err != nil {
+		t.Fatalf("%s: %v", statement, err)
+	}
+}
+
+// answer is what came back.
+type answer struct {
+	status int
+	header http.Header
+	raw    string
+	body   struct {
+		Success bool
+		Data    json.RawMessage
+		Error   struct{ Code, Message string }
+	}
+}
+
+// ask sends a request; an empty authorization sends none.
+func (s *system) ask(t *testing.T, method, path, authorization string) answer {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), method, s.url+path, http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if authorization != "" {
+		request.Header.Set("Authorization", authorization)
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	raw, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := answer{status: response.StatusCode, header: response.Header, raw: string(raw)}
+	if err := json.Unmarshal(raw, &a.body); err != nil {
+		t.Fatalf("%s %s = %d, not JSON: %s", method, path, a.status, raw)
+	}
+	if a.body.Success != (a.status < 300) || a.header.Get("X-Request-ID") == "" {
+		t.Errorf("%s %s = %d with success %v, header %v", method, path, a.status, a.body.Success, a.header)
+	}
+	if described := describedPath(path); s.doc.Paths.Value(described) != nil {
+		openapitest.Check(t, s.doc, method, described, response, raw)
+	}
+	return a
+}
+
+// admin sends a request with the admin token.
+func (s *system) admin(t *testing.T, method, path string) answer {
+	t.Helper()
+	return s.ask(t, method, path, "Bearer "+testToken)
+}
+
+// describedPath is a path as the OpenAPI document writes it.
+func describedPath(path string) string {
+	path, _, _ = strings.Cut(path, "?")
+	parts := strings.Split(path, "/")
+	if len(parts) == 6 && parts[3] == "servers" {
+		parts[4] = "{id}"
+	}
+	return strings.Join(parts, "/")
+}
+
+// data reads an answer's data.
+func data[T any](t *testing.T, a answer) T {
+	t.Helper()
+	var v T
+	if a.status != http.StatusOK {
+		t.Fatalf("%d: %s", a.status, a.raw)
+	}
+	if err := json.Unmarshal(a.body.Data, &v); err != nil {
+		t.Fatalf("%v: %s", err, a.raw)
+	}
+	return v
+}

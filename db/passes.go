@@ -1,0 +1,111 @@
+package db
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/uptrace/bun"
+)
+
+// Pass is serversync.passes: when a look over the whole inventory last ran.
+type Pass struct {
+	bun.BaseModel `bun:"table:serversync.passes,alias:p"`
+
+	Name       string     `bun:"name,pk"`
+	StartedAt  time.Time  `bun:"started_at"`
+	FinishedAt *time.Time `bun:"finished_at"`
+	Servers    int64      `bun:"servers"` // decided again
+	Changed    int64      `bun:"changed"` // something changed
+}
+
+// ClaimPass takes a pass that last started at or before due. Of several
+// processes that ask, one gets it.
+func ClaimPass(ctx context.Context, idb bun.IDB, name string, now, due time.Time) (bool, error) {
+	var claimed string
+	err := idb.NewRaw(`
+		INSERT INTO serversync.passes AS p (name, started_at) VALUES (?, ?)
+		ON CONFLICT (name) DO UPDATE SET started_at = excluded.started_at, finished_at = NULL, servers = 0, changed = 0
+		WHERE p.started_at <= ?
+		RETURNING name`, name, now, due).Scan(ctx, &claimed)
+	if errors.Is(err, sql.ErrNoRows) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("claim the pass %s: %w", name, err)
+	}
+	return true, nil
+}
+
+// FinishPass records the end of a pass.
+func FinishPass(ctx context.Context, idb bun.IDB, p Pass) error {
+	if _, err := idb.NewRaw(`UPDATE serversync.passes SET finished_at = ?, servers = ?, changed = ? WHERE name = ?`,
+		p.FinishedAt, p.Servers, p.Changed, p.Name).Exec(ctx); err != nil {
+		return fmt.Errorf("record the pass %s: %w", p.Name, err)
+	}
+	return nil
+}
+
+// Passes reads when each pass last ran.
+func Passes(ctx context.Context, idb bun.IDB) ([]Pass, error) {
+	var passes []Pass
+	if err := idb.NewSelect().Model(&passes).Order("name").Scan(ctx); err != nil {
+		return nil, fmt.Errorf("read the passes: %w", err)
+	}
+	return passes, nil
+}
+
+// ServersToReview returns up to limit server ids above after, in order: all
+// that are not gone, and those that are gone and billed, by whichever row:
+// SkyPANEL's own may come after the end, and has doubled ours even where it is
+// off by now.
+func ServersToReview(ctx context.Context, idb bun.IDB, after int64, limit int) ([]int64, error) {
+	ids, err := queryAll(ctx, idb, scanID, `
+		SELECT s.virtfusion_id FROM serversync.servers s
+		WHERE s.virtfusion_id > $1
+			AND (s.status <> 'gone' OR ( -- not EXISTS, for which all rows would be read for each page
+				SELECT true FROM public.virtfusion_hourly_billing b
+				WHERE b.virtfusion_server_id = s.virtfusion_id
+					AND (b.billing_enabled OR b.id > coalesce(s.billing_id, 0)) LIMIT 1))
+		ORDER BY s.virtfusion_id LIMIT $2`, after, limit)
+	if err != nil {
+		return nil, fmt.Errorf("list servers to review: %w", err)
+	}
+	return ids, nil
+}
+
+// YoungExternals returns up to limit ids above after, in order, of servers for
+// which we made a billing row since the given time: SkyPANEL's own row may
+// still turn up.
+func YoungExternals(ctx context.Context, idb bun.IDB, since time.Time, after int64, limit int) ([]int64, error) {
+	ids, err := queryAll(ctx, idb, scanID, `
+		SELECT DISTINCT r.virtfusion_id FROM serversync.billing_rows r
+		JOIN serversync.servers s USING (virtfusion_id)
+		WHERE r.made_by = 'serversync' AND r.created_at >= $1 AND r.closed_reason IS NULL AND r.virtfusion_id > $2
+		ORDER BY r.virtfusion_id LIMIT $3`, since, after, limit)
+	if err != nil {
+		return nil, fmt.Errorf("list young external servers: %w", err)
+	}
+	return ids, nil
+}
+
+// ClaimAsks returns up to limit servers about which VirtFusion is to be asked
+// and was not since the given time, and records that it is asked now. Of
+// several processes, one gets each.
+func ClaimAsks(ctx context.Context, idb bun.IDB, now, since time.Time, limit int) ([]int64, error) {
+	ids, err := queryAll(ctx, idb, scanID, `
+		WITH due AS (
+			SELECT virtfusion_id FROM serversync.servers
+			WHERE ask <> '' AND (asked_at IS NULL OR asked_at <= $2)
+			ORDER BY asked_at NULLS FIRST LIMIT $3
+			FOR UPDATE SKIP LOCKED)
+		UPDATE serversync.servers s SET asked_at = $1 FROM due
+		WHERE s.virtfusion_id = due.virtfusion_id
+		RETURNING s.virtfusion_id`, now, since, limit)
+	if err != nil {
+		return nil, fmt.Errorf("claim questions to VirtFusion: %w", err)
+	}
+	return ids, nil
+}
