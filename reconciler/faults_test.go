@@ -139,8 +139,9 @@ func TestADroppedColumnIsAddedAgain(t *testing.T) {
 	s.pass(time.Minute)
 	s.publish(s.news(1, packaged(large)), s.news(2))
 	s.drained(0)
-	s.want("1 4 ours, 2 3 external_server_2", `SELECT string_agg(concat_ws(' ', virtfusion_server_id, package_id, coalesce(reference_1, 'ours')), ', ' ORDER BY id) FROM virtfusion_hourly_billing`)
-	s.want("external_server_2", `SELECT reference_1 FROM virtfusion_hourly_transactions WHERE server_id = 2`)
+	s.want("1 4 external_server_1, 2 3 external_server_2", `SELECT string_agg(concat_ws(' ', virtfusion_server_id, package_id, reference_1), ', ' ORDER BY id) FROM virtfusion_hourly_billing`)
+	s.want("external_server_1 hourly_billing, external_server_2 hourly_billing",
+		`SELECT string_agg(concat_ws(' ', reference_1, transaction_type), ', ' ORDER BY server_id) FROM virtfusion_hourly_transactions WHERE reference_2 = server_uuid`)
 	s.want("0", `SELECT count(*) FROM serversync.faults`)
 	if log := s.log.String(); !strings.Contains(log, "they were added again") || !strings.Contains(log, "virtfusion_hourly_billing.reference_1") {
 		t.Errorf("the log does not say so: %s", log)
