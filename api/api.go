@@ -32,17 +32,20 @@ type Config struct {
 	Books books
 	// AdminToken is the bearer token that opens the admin's routes. Not empty.
 	AdminToken string
-	Now        func() time.Time
-	Log        zerolog.Logger
+	// Checks are the doctor's, made anew at each call.
+	Checks func(ctx context.Context) []Finding
+	Now    func() time.Time
+	Log    zerolog.Logger
 }
 
 // API answers the routes under /api.
 type API struct {
-	db    *bun.DB
-	books books
-	auth  *authenticator
-	now   func() time.Time
-	log   zerolog.Logger
+	db     *bun.DB
+	books  books
+	auth   *authenticator
+	checks func(ctx context.Context) []Finding
+	now    func() time.Time
+	log    zerolog.Logger
 }
 
 // New fails without an admin token: an empty one would let everybody in.
@@ -50,7 +53,7 @@ func New(c Config) (*API, error) {
 	if c.AdminToken == "" {
 		return nil, errors.New("the admin token is empty: set ADMIN_TOKEN, or leave it out to have one made")
 	}
-	return &API{db: c.DB, books: c.Books, auth: newAuthenticator(c.AdminToken, c.Now), now: c.Now, log: c.Log}, nil
+	return &API{db: c.DB, books: c.Books, checks: c.Checks, auth: newAuthenticator(c.AdminToken, c.Now), now: c.Now, log: c.Log}, nil
 }
 
 // Register adds the routes.
@@ -58,4 +61,5 @@ func (a *API) Register(e *echo.Echo) {
 	admin := e.Group("/api/admin", a.auth.require(roleAdmin))
 	admin.GET("/servers/:id/timeline", a.timeline)
 	admin.POST("/cleanup", a.cleanup)
+	admin.GET("/doctor", a.examine)
 }

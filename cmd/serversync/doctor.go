@@ -18,6 +18,7 @@ import (
 	"github.com/urfave/cli/v3"
 	"golang.org/x/time/rate"
 
+	"serversync/api"
 	"serversync/db"
 	"serversync/events"
 	"serversync/virtfusion"
@@ -46,12 +47,7 @@ func doctorCommand() *cli.Command {
 }
 
 // finding is one check of doctor.
-type finding struct {
-	Check  string `json:"check"`
-	OK     bool   `json:"ok"`
-	Detail string `json:"detail"`
-	Remedy string `json:"remedy,omitempty"`
-}
+type finding = api.Finding
 
 // urlOf is where a service that listens on addr answers on this machine.
 func urlOf(addr string) string {
@@ -68,18 +64,45 @@ func examine(ctx context.Context, c *config, url string) []finding {
 	if c.databaseURL == "" || c.natsURL == "" {
 		findings = append(findings, examineService(ctx, url)...)
 	}
+	if c.databaseURL == "" {
+		// Only the service can look into its embedded database.
+		return append(findings, askDoctor(ctx, c, url)...)
+	}
 	if c.natsURL != "" {
 		findings = append(findings, examineBroker(ctx, c)...)
 	}
-	var database bun.IDB
-	if c.databaseURL != "" {
-		findings = append(findings, examineDatabase(ctx, c)...)
-		if handle, err := db.Open(c.databaseURL); err == nil {
-			defer func() { _ = handle.Close() }()
-			database = handle
-		}
+	database, err := db.Open(c.databaseURL)
+	if err != nil {
+		return append(findings, finding{Check: "database", Detail: err.Error(), Remedy: "correct DATABASE_URL"})
 	}
+	defer func() { _ = database.Close() }()
+	findings = append(findings, examineDatabase(ctx, database)...)
 	return append(findings, examineVirtFusion(ctx, c, database))
+}
+
+// examine is what a running service says of itself.
+func (s *service) examine(ctx context.Context) []finding {
+	findings := append([]finding{examineTokens(s.config)}, examineDatabase(ctx, s.stores.db)...)
+	return append(findings, examineVirtFusion(ctx, s.config, s.stores.db))
+}
+
+// askDoctor has the running service examine its own stores.
+func askDoctor(ctx context.Context, c *config, base string) []finding {
+	client := &adminClient{base: base, token: c.adminToken, http: &http.Client{Timeout: answerTimeout}}
+	if client.token == "" {
+		client.token, client.tokenErr = readAdminToken(c.dataDir)
+	}
+	var answer api.Doctor
+	if err := client.call(ctx, http.MethodGet, "/api/admin/doctor", nil, &answer); err != nil {
+		return []finding{{
+			Check: "service: doctor", Detail: err.Error(),
+			Remedy: "start the service, and set ADMIN_TOKEN to its token, or DATA_DIR to where it keeps one",
+		}}
+	}
+	for i := range answer.Checks {
+		answer.Checks[i].Check = "service: " + answer.Checks[i].Check
+	}
+	return answer.Checks
 }
 
 func examineTokens(c *config) finding {
@@ -163,14 +186,8 @@ func examineBroker(ctx context.Context, c *config) []finding {
 	return findings
 }
 
-func examineDatabase(ctx context.Context, c *config) []finding {
+func examineDatabase(ctx context.Context, database *bun.DB) []finding {
 	f := finding{Check: "database", Remedy: "check DATABASE_URL, that PostgreSQL runs, and that it accepts our role"}
-	database, err := db.Open(c.databaseURL)
-	if err != nil {
-		f.Detail = err.Error()
-		return []finding{f}
-	}
-	defer func() { _ = database.Close() }()
 	var serverVersion string
 	if err := database.NewRaw(`SHOW server_version`).Scan(ctx, &serverVersion); err != nil {
 		f.Detail = err.Error()

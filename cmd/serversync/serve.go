@@ -137,7 +137,7 @@ func (s *service) setUpAPI() error {
 		}
 	}
 	var err error
-	s.api, err = api.New(api.Config{DB: s.stores.db, Books: &s.books, AdminToken: token, Now: time.Now, Log: s.log})
+	s.api, err = api.New(api.Config{DB: s.stores.db, Books: &s.books, AdminToken: token, Checks: s.examine, Now: time.Now, Log: s.log})
 	if err != nil {
 		return fmt.Errorf("set up the API: %w", err)
 	}

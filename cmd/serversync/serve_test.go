@@ -67,6 +67,7 @@ func start(t *testing.T, c config) *running {
 		c.webhookTokens = []string{testToken}
 	}
 	c.policy.InitialCharge = reconciler.ChargeRecord
+	c.sweepInterval, c.virtfusionRPS = time.Minute, 10
 	c.logLevel = zerolog.DebugLevel
 	c.logFormat = "json"
 	log := &logBuffer{}
@@ -441,10 +442,18 @@ func TestDoctorAsksTheRunningService(t *testing.T) {
 	r.ready(t)
 	var out bytes.Buffer
 	code := run(t.Context(), []string{"serversync", "doctor", "--json", "--url", r.base, "--webhook-tokens", "x"}, &out, &out)
-	if !strings.Contains(out.String(), `"service: database"`) || !strings.Contains(out.String(), `"service: broker"`) {
-		t.Errorf("doctor says:\n%s", out.String())
+	for _, check := range []string{`"service: database"`, `"service: broker"`, `"service: doctor"`} {
+		if !strings.Contains(out.String(), check) {
+			t.Errorf("doctor does not say %s:\n%s", check, out.String())
+		}
 	}
-	if code != exitFailed || !strings.Contains(out.String(), "VIRTFUSION_API_URL") {
+	// With the token, the service looks into its own database.
+	eventually(t, "doctor tells when the books were reviewed", func() bool {
+		out.Reset()
+		code = run(t.Context(), []string{"serversync", "doctor", "--url", r.base, "--webhook-tokens", "x", "--data-dir", r.config.dataDir}, &out, &out)
+		return strings.Contains(out.String(), "service: books pass: all") && !strings.Contains(out.String(), "not finished")
+	})
+	if code != exitFailed || !strings.Contains(out.String(), "VIRTFUSION_API_URL") || !strings.Contains(out.String(), "ok    service: schema") {
 		t.Errorf("exit %d: doctor must miss the API's URL:\n%s", code, out.String())
 	}
 }
