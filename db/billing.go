@@ -214,6 +214,9 @@ type BillingChange struct {
 	// ResumeAt moves last_billed_at forward, never back: whoever turns billing
 	// on must not charge the gap.
 	ResumeAt *time.Time
+	// VoidAhead voids ('failed') the pending first charge that we recorded, if
+	// its hour has not begun.
+	VoidAhead bool
 
 	Record BillingRecord // our record of the row as it will be
 }
@@ -267,7 +270,32 @@ func ChangeBilling(ctx context.Context, idb bun.IDB, changes []BillingChange) er
 	if err := expect(result, len(changes)); err != nil {
 		return fmt.Errorf("change %d billing rows: %w", len(changes), err)
 	}
+	if err := voidAhead(ctx, idb, changes); err != nil {
+		return err
+	}
 	return writeRecords(ctx, idb, column(changes, func(c *BillingChange) BillingRecord { return c.Record }))
+}
+
+// voidAhead voids first charges of ours for hours that have not begun. It
+// costs nothing where there are none.
+func voidAhead(ctx context.Context, idb bun.IDB, changes []BillingChange) error {
+	var charges []int64
+	var now time.Time
+	for i := range changes {
+		if c := &changes[i]; c.VoidAhead && c.Record.ChargeID != nil {
+			charges, now = append(charges, *c.Record.ChargeID), c.Now
+		}
+	}
+	if len(charges) == 0 {
+		return nil
+	}
+	if _, err := nativeOf(idb).ExecContext(ctx, `
+		UPDATE public.virtfusion_hourly_transactions SET status = 'failed'
+		WHERE id = ANY ($1::int[]) AND status = 'pending' AND transaction_id IS NULL AND billing_period_start > $2::timestamp`,
+		charges, timestamp(&now)); err != nil {
+		return fmt.Errorf("void %d charges for hours that have not begun: %w", len(charges), err)
+	}
+	return nil
 }
 
 func text(d *decimal.Decimal) *string {

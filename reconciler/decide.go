@@ -592,8 +592,13 @@ func (d *decider) closeMoved(r *Row, own owner) {
 }
 
 func (d *decider) closeRow(r *Row, closed Closed, why string) {
-	off := false
-	d.out.Changes = append(d.out.Changes, RowChange{RowID: r.ID, Enable: &off, Closed: closed})
+	// After a move within an hour that was charged already, the first hour of
+	// our row lies ahead. It ends before it has begun: nobody owes it.
+	void := r.Ours && r.LastBilledAt != nil && r.LastBilledAt.Add(-time.Hour).After(d.in.Now)
+	if void {
+		why += "; its first charge, for an hour that has not begun, is void"
+	}
+	d.out.Changes = append(d.out.Changes, RowChange{RowID: r.ID, Enable: new(false), Closed: closed, Void: void})
 	before, after := sides([]change{{"billing_enabled", true, false}})
 	d.line(Line{Kind: LineClosed, RowID: r.ID, Reason: why, Before: before, After: after})
 }

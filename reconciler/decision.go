@@ -188,6 +188,9 @@ type RowChange struct {
 	Terms  *terms     // package and price
 	Resume *time.Time // last_billed_at moves forward to it
 	Closed Closed     // why it was closed; ClosedNot opens it
+	// Void: its pending first charge is for an hour that has not begun, and
+	// will not be owed.
+	Void bool
 }
 
 // RowWithdrawal takes back a billing row of ours: deleted while nothing was

@@ -465,6 +465,22 @@ func TestHazard09Ownership(t *testing.T) {
 	}
 }
 
+// Moved within an hour that was charged already, the new owner's first hour
+// lies ahead. A server that ends before it has begun leaves no charge for it.
+func TestHazard09NoChargeForAnHourThatNeverCame(t *testing.T) {
+	t.Parallel()
+	b := withJob(t)
+	b.hear(b.news(501))
+	b.pass(time.Minute)
+	b.hear(b.news(501, ownedBy(owner8)))
+	b.pass(time.Minute)
+	const charges = `SELECT string_agg(concat_ws(' ', user_id, status), ', ' ORDER BY id) FROM virtfusion_hourly_transactions`
+	b.want("7 pending, 8 pending", charges)
+	b.hear(b.news(501, destroyed))
+	b.want("7 pending, 8 failed", charges)
+	b.want("1", `SELECT count(*) FROM serversync.history WHERE kind = 'billing_closed' AND reason LIKE '%is void'`)
+}
+
 // A server that is gone stops billing at once; its row and charges stay.
 func TestHazard10GoneServers(t *testing.T) {
 	t.Parallel()

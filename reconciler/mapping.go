@@ -150,6 +150,7 @@ func toChange(c *RowChange, was *db.BillingMatch, ours bool, serverID int64, now
 		change.Record.Enabled = *c.Enable
 	}
 	change.Record.ClosedReason = string(c.Closed)
+	change.VoidAhead = c.Void
 	return change
 }
 
