@@ -26,6 +26,9 @@ const (
 	passCheck = 5 * time.Second
 )
 
+// Never, as [Config.BooksInterval], leaves out the pass over all servers.
+const Never time.Duration = -1
+
 // RunBooksPass runs the passes when they are due, until ctx ends. Of several
 // processes, one runs each.
 func (r *Reconciler) RunBooksPass(ctx context.Context) error {
@@ -56,6 +59,9 @@ func (r *Reconciler) BooksPassDue(ctx context.Context) error {
 	}
 	if err := r.pass(ctx, passYoung, youngInterval, young); err != nil {
 		return err
+	}
+	if r.booksInterval == Never {
+		return nil
 	}
 	all := func(ctx context.Context, after int64) ([]int64, error) {
 		return db.ServersToReview(ctx, r.db, after, events.BatchSize)

@@ -332,3 +332,21 @@ func TestStatementsOfAReviewAreConstant(t *testing.T) {
 		t.Errorf("%d statements for 2 servers, %d for 290", few, many)
 	}
 }
+
+// Where the pass over all is never to run, young rows are looked at all the same.
+func TestBooksPassOfTheYoungAlone(t *testing.T) {
+	t.Parallel()
+	b := withJob(t)
+	b.hear(b.news(501))
+	b.skypanelOrders(501)
+	r := b.reconciler()
+	r.booksInterval = Never
+	b.pass(time.Hour)
+	if err := r.BooksPassDue(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b.wantServer(501, "native on 7")
+	if got, want := b.passes(), "young 1 1 finished"; got != want {
+		t.Errorf("passes %q, want %q", got, want)
+	}
+}

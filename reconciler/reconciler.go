@@ -28,7 +28,7 @@ type Config struct {
 	Log         zerolog.Logger
 	Metrics     prometheus.Registerer
 	// BooksInterval is how often every server is decided again from what is
-	// stored; 0: every 15 minutes.
+	// stored; 0: every 15 minutes, [Never]: only the young ones, each minute.
 	BooksInterval time.Duration
 	// Refetcher asks VirtFusion where evidence disagrees; needed by RunAsks
 	// alone.

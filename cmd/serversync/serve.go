@@ -296,7 +296,7 @@ func (s *service) stream(ctx context.Context, g *errgroup.Group) error {
 	r := reconciler.New(reconciler.Config{
 		DB: s.stores.db, Consumer: consumer, DeadLetters: events.NewDeadLetters(s.js), Policy: s.config.policy,
 		Now: time.Now, Log: s.log, Metrics: s.registry,
-		BooksInterval: s.config.sweepInterval,
+		BooksInterval: cmp.Or(s.config.sweepInterval, reconciler.Never),
 		Refetcher:     ingest.NewRefetcher(s.virtfusion, s.publisher, time.Now),
 	})
 	s.books.reconciler.Store(r)
@@ -309,9 +309,7 @@ func (s *service) stream(ctx context.Context, g *errgroup.Group) error {
 	} else {
 		g.Go(func() error { return r.RunSettler(ctx) })
 	}
-	if s.config.sweepInterval > 0 {
-		g.Go(func() error { return r.RunBooksPass(ctx) })
-	}
+	g.Go(func() error { return r.RunBooksPass(ctx) })
 	g.Go(func() error { return r.RunAsks(ctx) })
 	return nil
 }
