@@ -26,7 +26,7 @@ const (
 	passCheck = 5 * time.Second
 )
 
-// Never, as [Config.BooksInterval], leaves out the pass over all servers.
+// Never is the [Config.BooksInterval] that leaves out the pass over all servers.
 const Never time.Duration = -1
 
 // RunBooksPass runs the passes when they are due, until ctx ends. Of several
