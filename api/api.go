@@ -5,6 +5,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -25,11 +26,28 @@ type books interface {
 	VoidOrphanedCharges(ctx context.Context) (voided int, err error)
 }
 
+// syncer works on one user's sync, in the background of this process. Its
+// method returns [ErrNotReady] while it is still starting, and [ErrNoUser] for
+// a user whom SkyPANEL does not have.
+type syncer interface {
+	// StartSync makes a run for a SkyPANEL user and begins it; joined: one was
+	// running already, and this is its id. By is who asked for it.
+	StartSync(ctx context.Context, userID int64, dryRun bool, by string) (runID string, joined bool, err error)
+}
+
 // Config is what an [API] is made of.
 type Config struct {
 	DB *bun.DB
 	// Books changes billing rows.
 	Books books
+	// Syncs works on users' syncs; nil: not in this process, and they are
+	// refused as not ready.
+	Syncs syncer
+	// SyncWait is how long an answer waits for the end of a user's sync; 0: 25 s.
+	SyncWait time.Duration
+	// Queue tells how many events the reconciler has not acknowledged yet, and
+	// DeadLetters how many wait for a person. Nil: nobody knows.
+	Queue, DeadLetters func(ctx context.Context) (int64, error)
 	// AdminToken is the bearer token that opens the admin's routes. Not empty.
 	AdminToken string
 	// Checks are the doctor's, made anew at each call.
@@ -40,12 +58,18 @@ type Config struct {
 
 // API answers the routes under /api.
 type API struct {
-	db     *bun.DB
-	books  books
-	auth   *authenticator
-	checks func(ctx context.Context) []Finding
-	now    func() time.Time
-	log    zerolog.Logger
+	db       *bun.DB
+	books    books
+	syncs    syncer
+	syncWait time.Duration
+	queue    func(ctx context.Context) (int64, error)
+	dead     func(ctx context.Context) (int64, error)
+	auth     *authenticator
+	checks   func(ctx context.Context) []Finding
+	now      func() time.Time
+	log      zerolog.Logger
+	// stopping is closed when answers must not wait any longer.
+	stopping chan struct{}
 }
 
 // New fails without an admin token: an empty one would let everybody in.
@@ -53,7 +77,10 @@ func New(c Config) (*API, error) {
 	if c.AdminToken == "" {
 		return nil, errors.New("the admin token is empty: set ADMIN_TOKEN, or leave it out to have one made")
 	}
-	return &API{db: c.DB, books: c.Books, checks: c.Checks, auth: newAuthenticator(c.AdminToken, c.Now), now: c.Now, log: c.Log}, nil
+	return &API{
+		db: c.DB, books: c.Books, syncs: c.Syncs, syncWait: cmp.Or(c.SyncWait, defaultSyncWait), queue: c.Queue, dead: c.DeadLetters,
+		checks: c.Checks, auth: newAuthenticator(c.AdminToken, c.Now), now: c.Now, log: c.Log, stopping: make(chan struct{}),
+	}, nil
 }
 
 // Register adds the routes.
@@ -62,4 +89,11 @@ func (a *API) Register(e *echo.Echo) {
 	admin.GET("/servers/:id/timeline", a.timeline)
 	admin.POST("/cleanup", a.cleanup)
 	admin.GET("/doctor", a.examine)
+	admin.POST("/servers/sync", a.startSweep)
+	admin.POST("/users/:id/servers/sync", a.syncUser)
+	admin.GET("/users/:id/servers/sync/status", a.syncStatus)
+	admin.GET("/runs", a.listRuns)
+	admin.GET("/runs/:id", a.showRun)
+	admin.POST("/runs/:id/approve", a.approveRun)
+	admin.GET("/overview", a.overview)
 }

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/shopspring/decimal"
+
+	"serversync/internal/skypanel"
 )
 
 // billedRow is what SkyPANEL's hourly job looks at when it comes to a row of
@@ -52,8 +54,6 @@ type forecast struct {
 	monthly decimal.Decimal
 }
 
-var hundred = decimal.NewFromInt(100)
-
 // predict does SkyPANEL's arithmetic. Its job charges each hour in advance: a
 // row is paid until last_billed_at, or, where that is empty, until an hour
 // after the server's creation, which the order paid for; the next hour is due
@@ -61,16 +61,14 @@ var hundred = decimal.NewFromInt(100)
 // charged: the price by the hour, rounded, but rounded up for the first charge
 // that is ever collected.
 func predict(r billedRow, now time.Time) forecast {
-	perHour := r.monthly.Mul(hundred).DivRound(decimal.NewFromInt(r.hours), 16)
-	f := forecast{hourlyTokens: perHour.Round(0).IntPart()}
-	f.monthly = decimal.New(f.hourlyTokens*r.hours, -2)
+	f := forecast{hourlyTokens: skypanel.HourlyTokens(r.monthly, r.hours), monthly: skypanel.EffectiveMonthly(r.monthly, r.hours)}
 	if f.why = silenceOf(r); f.why != silentNot {
 		return f
 	}
 	f.at = paidUntil(r)
 	first := f.hourlyTokens
 	if !r.collected {
-		first = perHour.Ceil().IntPart()
+		first = skypanel.FirstTokens(r.monthly, r.hours)
 	}
 	if !now.Before(*f.at) {
 		f.hoursDue = int64(now.Sub(*f.at)/time.Hour) + 1

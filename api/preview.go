@@ -17,10 +17,11 @@ const (
 	previewLines = 100
 )
 
-// Run logs once a month what a cleanup would do, until ctx ends. The database
-// remembers when it last did, and of several processes one does it. Call it
-// once the database is up to date.
+// Run logs once a month what a cleanup would do, until ctx ends; then no answer
+// waits for a run any longer. The database remembers when it last did, and of
+// several processes one does it. Call it once, when the database is up to date.
 func (a *API) Run(ctx context.Context) error {
+	defer close(a.stopping)
 	ticker := time.NewTicker(previewCheck)
 	defer ticker.Stop()
 	for {

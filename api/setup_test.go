@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -18,6 +19,7 @@ import (
 	"github.com/uptrace/bun"
 
 	"serversync/api"
+	"serversync/db"
 	"serversync/db/dbtest"
 	"serversync/internal/httpserver"
 	"serversync/internal/openapitest"
@@ -76,21 +78,58 @@ type system struct {
 	api    *api.API
 	server *httpserver.Server
 	books  *recorder
+	syncs  *syncs
 	log    *logBuffer
 	doc    *openapi3.T
+	// checks, queue and dead stand for what the API asks of others.
+	checks      func() []api.Finding
+	queue, dead func() (int64, error)
+	// seen are the answers that came, as "GET /path 200".
+	seen map[string]bool
+}
+
+// syncs stands for who works on users' syncs: it makes the run, and does as it
+// is told.
+type syncs struct {
+	db    *bun.DB
+	begun func(r *db.Run) // when set
+	err   error           // when set
+}
+
+func (s *syncs) StartSync(ctx context.Context, userID int64, dryRun bool, by string) (string, bool, error) {
+	if s.err != nil {
+		return "", false, s.err
+	}
+	r := &db.Run{
+		ID: "sync-of-" + strconv.FormatInt(userID, 10), Kind: db.RunSync, State: db.RunRunning, Phase: db.PhaseAsking, DryRun: dryRun,
+		UserID: &userID, RequestedBy: by, StartedAt: noon(), BeatAt: noon(),
+	}
+	id, joined, err := db.StartRun(ctx, s.db, r)
+	if err == nil && s.begun != nil {
+		s.begun(r)
+	}
+	return id, joined, err
 }
 
 func setup(t *testing.T) *system {
 	t.Helper()
-	s := &system{db: dbtest.New(t), books: &recorder{}, log: &logBuffer{}, doc: openapitest.Load(t, schemas.FS())}
+	s := &system{db: dbtest.New(t), books: &recorder{}, log: &logBuffer{}, doc: openapitest.Load(t, schemas.FS()), seen: map[string]bool{}}
+	s.syncs = &syncs{db: s.db}
+	s.queue, s.dead = func() (int64, error) { return 12, nil }, func() (int64, error) { return 0, nil }
+	s.checks = func() []api.Finding {
+		return []api.Finding{{Check: "tea", OK: true, Detail: "hot"}, {Check: "milk", Detail: "sour", Remedy: "buy some"}}
+	}
 	log := zerolog.New(s.log)
 	var err error
 	if s.server, err = httpserver.New(httpserver.Config{Registry: prometheus.NewRegistry(), Log: log}); err != nil {
 		t.Fatal(err)
 	}
-	s.api, err = api.New(api.Config{DB: s.db, Books: s.books, AdminToken: testToken, Now: noon, Log: log, Checks: func(context.Context) []api.Finding {
-		return []api.Finding{{Check: "tea", OK: true, Detail: "hot"}, {Check: "milk", Detail: "sour", Remedy: "buy some"}}
-	}})
+	s.api, err = api.New(api.Config{
+		DB: s.db, Books: s.books, Syncs: s.syncs, SyncWait: 400 * time.Millisecond, AdminToken: testToken, Now: noon, Log: log,
+		Queue:       func(context.Context) (int64, error) { return s.queue() },
+		DeadLetters: func(context.Context) (int64, error) { return s.dead() },
+		Checks:      func(context.Context) []api.Finding { return s.checks() },
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,6 +154,7 @@ type answer struct {
 	raw    string
 	body   struct {
 		Success bool
+		Message string
 		Data    json.RawMessage
 		Error   struct{ Code, Message string }
 	}
@@ -148,6 +188,7 @@ func (s *system) ask(t *testing.T, method, path, authorization string) answer {
 	}
 	if described := describedPath(path); s.doc.Paths.Value(described) != nil {
 		openapitest.Check(t, s.doc, method, described, response, raw)
+		s.seen[method+" "+described+" "+strconv.Itoa(a.status)] = true
 	}
 	return a
 }
@@ -162,7 +203,7 @@ func (s *system) admin(t *testing.T, method, path string) answer {
 func describedPath(path string) string {
 	path, _, _ = strings.Cut(path, "?")
 	parts := strings.Split(path, "/")
-	if len(parts) == 6 && parts[3] == "servers" {
+	if len(parts) == 6 && parts[3] == "servers" || len(parts) > 4 && (parts[3] == "runs" || parts[3] == "users") {
 		parts[4] = "{id}"
 	}
 	return strings.Join(parts, "/")
@@ -171,9 +212,15 @@ func describedPath(path string) string {
 // data reads an answer's data.
 func data[T any](t *testing.T, a answer) T {
 	t.Helper()
+	return dataOf[T](t, a, http.StatusOK)
+}
+
+// dataOf reads the data of an answer that has the status.
+func dataOf[T any](t *testing.T, a answer, status int) T {
+	t.Helper()
 	var v T
-	if a.status != http.StatusOK {
-		t.Fatalf("%d: %s", a.status, a.raw)
+	if a.status != status {
+		t.Fatalf("%d, want %d: %s", a.status, status, a.raw)
 	}
 	if err := json.Unmarshal(a.body.Data, &v); err != nil {
 		t.Fatalf("%v: %s", err, a.raw)

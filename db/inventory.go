@@ -82,6 +82,7 @@ func ClaimDue(ctx context.Context, tx bun.Tx, now time.Time, limit int) ([]int64
 			SELECT virtfusion_id FROM serversync.servers
 			WHERE status = 'settling' AND settle_until <= $1
 				AND confirmed AND owner_id <> 0 AND ask = '' -- else only news of it can go on
+				AND awaiting_run = ''                        -- else a person has to approve first
 			ORDER BY settle_until
 			LIMIT $2),
 		claimed AS MATERIALIZED (
@@ -105,7 +106,7 @@ const serverColumns = `s.virtfusion_id, s.uuid, s.owner_id, s.owner_ext_relation
 	s.package_id, s.memory_mb, s.storage_gb, s.traffic_gb, s.cpu_cores, array_to_string(s.ip_addresses, ' '),
 	s.hypervisor_id, s.hypervisor_name, s.hypervisor_group_id, s.created_at, s.updated_at, s.built_at,
 	s.status, s.billing, coalesce(s.billing_reason, ''), s.billing_id, s.note, s.ask, s.confirmed, s.settle_until, s.gone_at,
-	s.observed_at, s.observed_source, s.observed_event_id, s.first_seen_at, s.last_seen_at, s.pulled_at`
+	s.observed_at, s.observed_source, s.observed_event_id, s.first_seen_at, s.last_seen_at, s.pulled_at, s.awaiting_run, coalesce(s.run_id, '')`
 
 func scanServer(rows *sql.Rows) (Server, error) {
 	var s Server
@@ -115,10 +116,15 @@ func scanServer(rows *sql.Rows) (Server, error) {
 		&s.PackageID, &s.MemoryMB, &s.StorageGB, &s.TrafficGB, &s.CPUCores, &addresses,
 		&s.HypervisorID, &s.HypervisorName, &s.HypervisorGroupID, &s.CreatedAt, &s.UpdatedAt, &s.BuiltAt,
 		&s.Status, &s.Billing, &s.BillingReason, &s.BillingID, &s.Note, &s.Ask, &s.Confirmed, &s.SettleUntil, &s.GoneAt,
-		&s.ObservedAt, &s.ObservedSource, &s.ObservedEventID, &s.FirstSeenAt, &s.LastSeenAt, &s.PulledAt)
+		&s.ObservedAt, &s.ObservedSource, &s.ObservedEventID, &s.FirstSeenAt, &s.LastSeenAt, &s.PulledAt, &s.AwaitingRun, &s.RunID)
 	s.IPAddresses = strings.Fields(addresses)
 	return s, err
 }
+
+// KeepAwaiting leaves awaiting_run as it stands, when it is a [Server]'s
+// AwaitingRun to be written: a newer run may have taken the older one's place
+// meanwhile.
+const KeepAwaiting = "="
 
 // UpsertServers writes inventory rows whole, one statement for all.
 func UpsertServers(ctx context.Context, idb bun.IDB, servers []Server) error {
@@ -132,28 +138,29 @@ func UpsertServers(ctx context.Context, idb bun.IDB, servers []Server) error {
 			package_id, memory_mb, storage_gb, traffic_gb, cpu_cores, ip_addresses,
 			hypervisor_id, hypervisor_name, hypervisor_group_id, created_at, updated_at, built_at,
 			status, billing, billing_reason, billing_id, note, confirmed, settle_until, gone_at,
-			observed_at, observed_source, observed_event_id, first_seen_at, last_seen_at, ask, pulled_at)
+			observed_at, observed_source, observed_event_id, first_seen_at, last_seen_at, ask, pulled_at, awaiting_run, run_id)
 		SELECT
 			virtfusion_id, uuid, owner_id, owner_ext_relation_id, user_id,
 			name, hostname, state, commission_status, suspended, protected, build_failed, self_service,
 			package_id, memory_mb, storage_gb, traffic_gb, cpu_cores, string_to_array(ip_addresses, ' '),
 			hypervisor_id, hypervisor_name, hypervisor_group_id, created_at, updated_at, built_at,
 			status, billing, billing_reason, billing_id, note, confirmed, settle_until, gone_at,
-			observed_at, observed_source, observed_event_id, first_seen_at, last_seen_at, ask, pulled_at
+			observed_at, observed_source, observed_event_id, first_seen_at, last_seen_at, ask, pulled_at, awaiting_run, run_id
 		FROM unnest(
 			$1::bigint[], $2::text[], $3::bigint[], $4::bigint[], $5::int[],
 			$6::text[], $7::text[], $8::text[], $9::bigint[], $10::bool[], $11::bool[], $12::bool[], $13::bigint[],
 			$14::bigint[], $15::bigint[], $16::bigint[], $17::bigint[], $18::bigint[], $19::text[],
 			$20::bigint[], $21::text[], $22::bigint[], $23::timestamptz[], $24::timestamptz[], $25::timestamptz[],
 			$26::text[], $27::text[], $28::text[], $29::int[], $30::text[], $31::bool[], $32::timestamptz[], $33::timestamptz[],
-			$34::timestamptz[], $35::text[], $36::text[], $37::timestamptz[], $38::timestamptz[], $39::text[], $40::timestamptz[]
+			$34::timestamptz[], $35::text[], $36::text[], $37::timestamptz[], $38::timestamptz[], $39::text[], $40::timestamptz[],
+			$41::text[], $42::text[]
 		) AS v (
 			virtfusion_id, uuid, owner_id, owner_ext_relation_id, user_id,
 			name, hostname, state, commission_status, suspended, protected, build_failed, self_service,
 			package_id, memory_mb, storage_gb, traffic_gb, cpu_cores, ip_addresses,
 			hypervisor_id, hypervisor_name, hypervisor_group_id, created_at, updated_at, built_at,
 			status, billing, billing_reason, billing_id, note, confirmed, settle_until, gone_at,
-			observed_at, observed_source, observed_event_id, first_seen_at, last_seen_at, ask, pulled_at)
+			observed_at, observed_source, observed_event_id, first_seen_at, last_seen_at, ask, pulled_at, awaiting_run, run_id)
 		ON CONFLICT (virtfusion_id) DO UPDATE SET
 			uuid = excluded.uuid, owner_id = excluded.owner_id,
 			owner_ext_relation_id = excluded.owner_ext_relation_id, user_id = excluded.user_id,
@@ -170,8 +177,10 @@ func UpsertServers(ctx context.Context, idb bun.IDB, servers []Server) error {
 			billing_id = excluded.billing_id, note = excluded.note, ask = excluded.ask, confirmed = excluded.confirmed,
 			settle_until = excluded.settle_until, gone_at = excluded.gone_at,
 			observed_at = excluded.observed_at, observed_source = excluded.observed_source,
-			observed_event_id = excluded.observed_event_id, last_seen_at = excluded.last_seen_at,
-			pulled_at = excluded.pulled_at`,
+			observed_event_id = excluded.observed_event_id,
+			last_seen_at = greatest(servers.last_seen_at, excluded.last_seen_at), -- a sweep marks it beside us
+			pulled_at = excluded.pulled_at, run_id = excluded.run_id,
+			awaiting_run = CASE excluded.awaiting_run WHEN '=' THEN servers.awaiting_run ELSE excluded.awaiting_run END`,
 		column(servers, func(s *Server) int64 { return s.VirtfusionID }),
 		column(servers, func(s *Server) string { return s.UUID }),
 		column(servers, func(s *Server) int64 { return s.OwnerID }),
@@ -211,7 +220,9 @@ func UpsertServers(ctx context.Context, idb bun.IDB, servers []Server) error {
 		column(servers, func(s *Server) time.Time { return s.FirstSeenAt }),
 		column(servers, func(s *Server) time.Time { return s.LastSeenAt }),
 		column(servers, func(s *Server) string { return s.Ask }),
-		column(servers, func(s *Server) *time.Time { return s.PulledAt }))
+		column(servers, func(s *Server) *time.Time { return s.PulledAt }),
+		column(servers, func(s *Server) string { return s.AwaitingRun }),
+		column(servers, func(s *Server) *string { return nullIfEmpty(s.RunID) }))
 	if err != nil {
 		return fmt.Errorf("write %d servers to the inventory: %w", len(servers), err)
 	}
@@ -227,7 +238,7 @@ func TouchServers(ctx context.Context, idb bun.IDB, servers []Server) error {
 	_, err := nativeOf(idb).ExecContext(ctx, `
 		UPDATE serversync.servers s
 		SET observed_at = v.observed_at, observed_source = v.observed_source,
-			observed_event_id = v.observed_event_id, last_seen_at = v.last_seen_at, pulled_at = v.pulled_at
+			observed_event_id = v.observed_event_id, last_seen_at = greatest(s.last_seen_at, v.last_seen_at), pulled_at = v.pulled_at
 		FROM unnest($1::bigint[], $2::timestamptz[], $3::text[], $4::text[], $5::timestamptz[], $6::timestamptz[])
 			AS v (virtfusion_id, observed_at, observed_source, observed_event_id, last_seen_at, pulled_at)
 		WHERE s.virtfusion_id = v.virtfusion_id`,

@@ -111,22 +111,31 @@ func TestServersLoseNoField(t *testing.T) {
 	put(t, database, first, bare(2))
 	wantServers(t, database, first, bare(2))
 
-	// Every field changes, but the time at which it was first seen.
+	// Every field changes, but the time at which it was first seen; when it was
+	// last seen only goes forward: a sweep marks it beside the reconciler.
 	second, third := server(t, 3), server(t, 4)
 	second.VirtfusionID, third.VirtfusionID = first.VirtfusionID, 2
 	second.Status, second.Billing, second.BillingReason = "gone", "off", "destroyed"
 	put(t, database, second, third)
 	second.FirstSeenAt, third.FirstSeenAt = first.FirstSeenAt, bare(2).FirstSeenAt
+	second.LastSeenAt, third.LastSeenAt = latest(first.LastSeenAt, second.LastSeenAt), latest(bare(2).LastSeenAt, third.LastSeenAt)
 	wantServers(t, database, second, third)
 
 	// And goes back to nothing.
 	empty := bare(first.VirtfusionID)
 	empty.Confirmed, empty.OwnerID = false, 0
 	put(t, database, empty)
-	empty.FirstSeenAt = first.FirstSeenAt
+	empty.FirstSeenAt, empty.LastSeenAt = first.FirstSeenAt, latest(second.LastSeenAt, empty.LastSeenAt)
 	wantServers(t, database, empty, third)
 	wantTable(t, database, "null|0|false", `
 		SELECT billing_reason, cardinality(ip_addresses), confirmed FROM serversync.servers WHERE virtfusion_id = ?`, first.VirtfusionID)
+}
+
+func latest(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
 }
 
 func TestServersInBulk(t *testing.T) {

@@ -143,6 +143,11 @@ type Server struct {
 	ObservedEventID string     `bun:"observed_event_id"`
 	FirstSeenAt     time.Time  `bun:"first_seen_at"`
 	LastSeenAt      time.Time  `bun:"last_seen_at"`
+	// AwaitingRun is the run whose changes of the server wait for approval;
+	// empty: none. See also [KeepAwaiting].
+	AwaitingRun string `bun:"awaiting_run"`
+	// RunID is the run that found it, while it settles.
+	RunID string `bun:"run_id,nullzero"`
 }
 
 // BillingRecord is serversync.billing_rows: our own memory of a billing row

@@ -57,33 +57,15 @@ func Passes(ctx context.Context, idb bun.IDB) ([]Pass, error) {
 	return passes, nil
 }
 
-// ServersToReview returns up to limit server ids above after, in order: all
-// that are not gone, and those that are gone and billed, by whichever row:
-// SkyPANEL's own may come after the end, and has doubled ours even where it is
-// off by now.
-func ServersToReview(ctx context.Context, idb bun.IDB, after int64, limit int) ([]int64, error) {
-	ids, err := queryAll(ctx, idb, scanID, `
-		SELECT s.virtfusion_id FROM serversync.servers s
-		WHERE s.virtfusion_id > $1
-			AND (s.status <> 'gone' OR ( -- not EXISTS, for which all rows would be read for each page
-				SELECT true FROM public.virtfusion_hourly_billing b
-				WHERE b.virtfusion_server_id = s.virtfusion_id
-					AND (b.billing_enabled OR b.id > coalesce(s.billing_id, 0)) LIMIT 1))
-		ORDER BY s.virtfusion_id LIMIT $2`, after, limit)
-	if err != nil {
-		return nil, fmt.Errorf("list servers to review: %w", err)
-	}
-	return ids, nil
-}
-
 // YoungExternals returns up to limit ids above after, in order, of servers for
 // which we made a billing row since the given time: SkyPANEL's own row may
-// still turn up.
+// still turn up. Those that wait for approval of a run are left out.
 func YoungExternals(ctx context.Context, idb bun.IDB, since time.Time, after int64, limit int) ([]int64, error) {
 	ids, err := queryAll(ctx, idb, scanID, `
 		SELECT DISTINCT r.virtfusion_id FROM serversync.billing_rows r
 		JOIN serversync.servers s USING (virtfusion_id)
 		WHERE r.made_by = 'serversync' AND r.created_at >= $1 AND r.closed_reason IS NULL AND r.virtfusion_id > $2
+			AND s.awaiting_run = ''
 		ORDER BY r.virtfusion_id LIMIT $3`, since, after, limit)
 	if err != nil {
 		return nil, fmt.Errorf("list young external servers: %w", err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -268,5 +269,58 @@ func TestStoreSurvivesARestartAndIsOpenOnce(t *testing.T) {
 	}
 	if !ack.Duplicate {
 		t.Error("after a restart the store has forgotten the event, or its id")
+	}
+}
+
+func TestPublishAllWritesBatches(t *testing.T) {
+	t.Parallel()
+	s := eventstest.New(t)
+	all := make([]*events.Event, 600)
+	for i := range all {
+		all[i] = &events.Event{Kind: events.KindObserved, Source: events.SourceSweep, ObservedAt: time.Unix(1, 0), Server: events.Server{ID: int64(i + 1)}}
+	}
+	// One is there already, which sinks the batch that it is in: the others of
+	// that batch must be stored all the same, and it only once.
+	if _, err := s.Publisher.Publish(t.Context(), all[300]); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // again, as after a crash
+		if err := s.Publisher.PublishAll(t.Context(), all); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Publisher.PublishAll(t.Context(), nil); err != nil {
+		t.Error(err)
+	}
+	stream, err := s.JetStream.Stream(t.Context(), events.StreamName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := stream.CachedInfo().State.Msgs; n != 600 {
+		t.Errorf("the stream holds %d events, want 600", n)
+	}
+	batched := 0
+	for sequence := range uint64(600) {
+		m, err := stream.GetMsg(t.Context(), sequence+1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m.Header.Get("Nats-Batch-Id") != "" {
+			batched++
+		}
+	}
+	if batched != 256+88 { // the first and the last batch; the middle one was sunk
+		t.Errorf("%d events were written in batches", batched)
+	}
+	if err := s.Publisher.PublishAll(t.Context(), []*events.Event{{Kind: events.KindObserved}}); !errors.Is(err, events.ErrNoServerID) {
+		t.Errorf("an event without a server: %v", err)
+	}
+	bad := append(slices.Clone(all[:20]), &events.Event{Kind: events.KindObserved})
+	if err := s.Publisher.PublishAll(t.Context(), bad); !errors.Is(err, events.ErrNoServerID) {
+		t.Errorf("a batch with an event without a server: %v", err)
+	}
+	s.Publisher.Close()
+	if err := s.Publisher.PublishAll(t.Context(), all); !errors.Is(err, events.ErrNotDurable) {
+		t.Errorf("after the end: %v", err)
 	}
 }

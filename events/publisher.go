@@ -2,7 +2,6 @@ package events
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"sync"
@@ -74,16 +73,10 @@ func NewPublisher(nc *nats.Conn) (*Publisher, error) {
 // disk. An error wraps [ErrNotDurable], or says why the event can never be
 // published. A cancelled ctx ends the wait, not the publishing.
 func (p *Publisher) Publish(ctx context.Context, e *Event) (Ack, error) {
-	if err := e.Seal(); err != nil {
+	msg, err := message(e)
+	if err != nil {
 		return Ack{}, err
 	}
-	data, err := json.Marshal(e)
-	if err != nil {
-		return Ack{}, fmt.Errorf("encode event %s: %w", e.ID, err)
-	}
-	msg := nats.NewMsg(e.Subject())
-	msg.Data = data
-	msg.Header.Set(jetstream.MsgIDHeader, e.ID)
 	r := &request{msg: msg, reply: make(chan result, 1)}
 
 	select {

@@ -65,6 +65,8 @@ func EnsureStream(ctx context.Context, js jetstream.JetStream, o StreamOptions) 
 		MaxMsgSize:  maxEventSize,
 		Replicas:    o.Replicas,
 		Duplicates:  min(duplicateWindow, o.MaxAge),
+
+		AllowAtomicPublish: true, // for PublishAll
 	})
 	if err != nil {
 		return nil, fmt.Errorf("make the stream %s: %w", StreamName, explain(err))
@@ -123,3 +125,14 @@ const (
 	insufficientResources jetstream.ErrorCode = 10023 // in a cluster
 	storageExceeded       jetstream.ErrorCode = 10047 // on one server
 )
+
+// QueueDepth is how many events the reconciler has not acknowledged yet: those
+// that wait, and those in hand.
+func QueueDepth(ctx context.Context, js jetstream.JetStream) (int64, error) {
+	consumer, err := js.Consumer(ctx, StreamName, ConsumerName)
+	if err != nil {
+		return 0, fmt.Errorf("measure the queue: %w", explain(err))
+	}
+	info := consumer.CachedInfo()
+	return int64(info.NumPending) + int64(info.NumAckPending), nil //nolint:gosec // G115: a stream holds less than 2^63 events
+}

@@ -20,12 +20,18 @@ type work struct {
 	news     []Observation
 	// origin says who looks at a server without news, for its history.
 	origin string
+	// runID is the run on whose behalf it is decided, or, with hold, for whose
+	// approval the server is to wait. Empty: none.
+	runID string
+	hold  bool
 }
 
 // decided is a decision that has been committed.
 type decided struct {
 	Decision
-	origin string
+	serverID int64
+	origin   string
+	runs     []string // whose items it completes
 }
 
 // group makes the work of a batch: one item per server, sorted by id, which is
@@ -71,16 +77,27 @@ func (r *Reconciler) decideAll(ctx context.Context, tx bun.Tx, works []work) ([]
 	now := micro(r.now())
 	decisions := make([]decided, len(works))
 	for i, w := range works {
-		decisions[i] = decided{origin: w.origin, Decision: Decide(Input{
-			Now: now, News: w.news, Known: ev.known[w.serverID], Rows: ev.rows[w.serverID],
-			Users: ev.users, Prices: ev.prices, Policy: ev.policy,
-			Wishes: ev.wishes[w.serverID], Trace: ev.traces[w.serverID].Words, SoldTo: ev.traces[w.serverID].UserIDs,
-		})}
+		in := ev.input(&w, now)
+		in.RunID, in.Authorized = w.runID, w.runID != ""
+		decide := Decide
+		if w.hold {
+			decide = decideHold
+		}
+		decisions[i] = decided{serverID: w.serverID, origin: w.origin, runs: runsOf(&w), Decision: decide(in)}
 	}
 	if err := apply(ctx, tx, decisions, ev, now); err != nil {
 		return nil, err
 	}
 	return decisions, nil
+}
+
+// input is what one of a batch's decisions depends on.
+func (ev *evidence) input(w *work, now time.Time) Input {
+	return Input{
+		Now: now, News: w.news, Known: ev.known[w.serverID], Rows: ev.rows[w.serverID],
+		Users: ev.users, Prices: ev.prices, Policy: ev.policy,
+		Wishes: ev.wishes[w.serverID], Trace: ev.traces[w.serverID].Words, SoldTo: ev.traces[w.serverID].UserIDs,
+	}
 }
 
 // read gathers the evidence in a constant number of statements.
@@ -324,15 +341,15 @@ func apply(ctx context.Context, tx bun.Tx, decisions []decided, ev *evidence, no
 		saves       []db.Server
 		touches     []db.Server
 		lines       []db.History
+		completions []db.Completion
 	)
 	for i := range decisions {
 		d := &decisions[i]
 		if d.Create != nil {
-			var runID string
-			if d.By != nil {
-				runID = d.By.RunID
-			}
-			creates = append(creates, toBilling(d.Create, &d.State, runID, now))
+			creates = append(creates, toBilling(d.Create, &d.State, d.RunID, now))
+		}
+		for _, runID := range d.runs {
+			completions = append(completions, db.Completion{RunID: runID, ServerID: d.serverID, Outcome: string(d.Outcome)})
 		}
 		ours := make(map[int64]bool)
 		for _, row := range ev.rows[d.State.ID] {
@@ -360,9 +377,9 @@ func apply(ctx context.Context, tx bun.Tx, decisions []decided, ev *evidence, no
 		}
 		switch {
 		case d.Save:
-			saves = append(saves, toInventory(&d.State))
+			saves = append(saves, toInventory(&d.State, ev.known[d.State.ID]))
 		case d.Touch:
-			touches = append(touches, toInventory(&d.State))
+			touches = append(touches, toInventory(&d.State, ev.known[d.State.ID]))
 		}
 		for j := range d.Lines {
 			lines = append(lines, toHistory(&d.Lines[j], d, now))
@@ -380,5 +397,8 @@ func apply(ctx context.Context, tx bun.Tx, decisions []decided, ev *evidence, no
 	if err := db.TouchServers(ctx, tx, touches); err != nil {
 		return err
 	}
-	return db.InsertHistory(ctx, tx, lines)
+	if err := db.InsertHistory(ctx, tx, lines); err != nil {
+		return err
+	}
+	return db.CompleteItems(ctx, tx, completions)
 }

@@ -249,7 +249,7 @@ func (b *books) apply(d *Decision) {
 	}
 	b.lines = append(b.lines, d.Lines...)
 	if d.Save || d.Touch {
-		stored := toInventory(&s)
+		stored := toInventory(&s, nil)
 		back := fromInventory(&stored)
 		b.known[s.ID] = &back
 	}

@@ -2,7 +2,6 @@ package reconciler
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"time"
 
@@ -10,26 +9,24 @@ import (
 	"serversync/events"
 )
 
-// The books pass notices, without any event, what changed on SkyPANEL's side:
-// a row of its own that came late, a row that it switched off, a price, a
-// customer, the billing mode, an operator's wish. It decides servers again
-// from what is stored; where nothing changed, nothing is written.
+// What changes on SkyPANEL's side, a row of its own that came late or one that
+// it switched off, a price, a customer, the billing mode, an operator's wish, is
+// no event. Sweeps review all servers for it, through [Reconciler.Preview] and
+// [Reconciler.RedecideFor]; the books pass reviews the young ones each minute,
+// because while one of ours is young SkyPANEL's own row may still turn up, and
+// both would be charged.
 const (
 	passYoung = "young"
-	passAll   = "all"
 
 	youngInterval = time.Minute
 	// youngAge is how long after we made a billing row SkyPANEL's own is
-	// looked for each minute; later ones are found by the pass over all.
+	// looked for each minute; later ones are found by sweeps.
 	youngAge = 24 * time.Hour
 	// passCheck is how often it is looked whether a pass is due.
 	passCheck = 5 * time.Second
 )
 
-// Never is the [Config.BooksInterval] that leaves out the pass over all servers.
-const Never time.Duration = -1
-
-// RunBooksPass runs the passes when they are due, until ctx ends. Of several
+// RunBooksPass runs the pass when it is due, until ctx ends. Of several
 // processes, one runs each.
 func (r *Reconciler) RunBooksPass(ctx context.Context) error {
 	ticker := time.NewTicker(passCheck)
@@ -51,101 +48,103 @@ func (r *Reconciler) RunBooksPass(ctx context.Context) error {
 	}
 }
 
-// BooksPassDue runs what is due: each minute young external rows, and each
-// [Config.BooksInterval] everything.
+// BooksPassDue reviews young external servers, if that is due, and decides again
+// those whose decision would change something. One that is interrupted stays
+// unfinished, and is due again in its time.
 func (r *Reconciler) BooksPassDue(ctx context.Context) error {
-	young := func(ctx context.Context, after int64) ([]int64, error) {
-		return db.YoungExternals(ctx, r.db, r.now().Add(-youngAge), after, events.BatchSize)
-	}
-	if err := r.pass(ctx, passYoung, youngInterval, young); err != nil {
-		return err
-	}
-	if r.booksInterval == Never {
-		return nil
-	}
-	all := func(ctx context.Context, after int64) ([]int64, error) {
-		return db.ServersToReview(ctx, r.db, after, events.BatchSize)
-	}
-	return r.pass(ctx, passAll, r.booksInterval, all)
-}
-
-// pass claims one kind of pass, if it is due, and decides its servers batch by
-// batch.
-func (r *Reconciler) pass(ctx context.Context, name string, every time.Duration, next func(ctx context.Context, after int64) ([]int64, error)) error {
 	now := r.now()
-	claimed, err := db.ClaimPass(ctx, r.db, name, now, now.Add(-every))
+	claimed, err := db.ClaimPass(ctx, r.db, passYoung, now, now.Add(-youngInterval))
 	if err != nil || !claimed {
 		return err
 	}
-	done := db.Pass{Name: name}
-	for after := int64(0); ctx.Err() == nil; {
-		ids, err := next(ctx, after)
-		if err != nil {
-			return err
-		}
-		if len(ids) == 0 {
+	done := db.Pass{Name: passYoung}
+	found, err := r.review(ctx, &done)
+	if err != nil {
+		return err
+	}
+	ids, err := r.withinCap(ctx, &found)
+	if err != nil {
+		return err
+	}
+	for batch := range slices.Chunk(ids, events.BatchSize) {
+		if ctx.Err() != nil {
 			break
 		}
-		changed, err := r.Redecide(ctx, ids)
+		changed, err := r.Redecide(ctx, batch)
 		if err != nil {
 			return err
 		}
-		after = ids[len(ids)-1]
-		done.Servers += int64(len(ids))
 		done.Changed += int64(changed)
 	}
-	select {
-	case <-ctx.Done():
-		return nil // it stays unfinished, and is due again in its time
-	default:
+	if ctx.Err() != nil {
+		return nil // it stays unfinished
 	}
 	done.FinishedAt = new(r.now())
 	if done.Changed > 0 {
-		r.log.Info().Str("pass", name).Int64("servers", done.Servers).Int64("changed", done.Changed).Msg("reviewed the books")
+		r.log.Info().Str("pass", done.Name).Int64("servers", done.Servers).Int64("changed", done.Changed).Msg("reviewed the books")
 	}
 	return db.FinishPass(ctx, r.db, done)
 }
 
-// Redecide decides servers again from what is stored, in one transaction, and
-// returns in how many something changed. While the database is away it waits. A
-// server whose values PostgreSQL refuses is left out, and said so in the log.
-func (r *Reconciler) Redecide(ctx context.Context, ids []int64) (changed int, err error) {
-	sorted := slices.Clone(ids)
-	slices.Sort(sorted)
-	works := make([]work, 0, len(sorted))
-	for _, id := range slices.Compact(sorted) {
-		works = append(works, work{serverID: id, origin: originBooks})
-	}
-	return r.redecide(ctx, works)
+// reviewed are the servers that a pass would change, by what it would do.
+type reviewed struct {
+	urgent  []int64 // billing ends, or is taken back
+	billing []int64 // any other change of billing
+	words   []int64 // nothing of billing
 }
 
-func (r *Reconciler) redecide(ctx context.Context, works []work) (changed int, err error) {
-	var decisions []decided
-	err = r.insist(ctx, 0, func() (err error) {
-		decisions, err = r.attempt(ctx, works)
-		return err
-	})
-	switch {
-	case err == nil:
-		r.metrics.decided(decisions)
-		r.report(decisions)
-		for i := range decisions {
-			if len(decisions[i].Lines) > 0 {
-				changed++
+// review previews young external servers, and counts them in done.
+func (r *Reconciler) review(ctx context.Context, done *db.Pass) (reviewed, error) {
+	var found reviewed
+	since := r.now().Add(-youngAge)
+	for after := int64(0); ctx.Err() == nil; {
+		ids, err := db.YoungExternals(ctx, r.db, since, after, previewBatch)
+		if err != nil {
+			return found, err
+		}
+		if len(ids) == 0 {
+			break
+		}
+		outlooks, err := r.preview(ctx, worksFor(ids, nil))
+		if err != nil {
+			return found, err
+		}
+		for i := range outlooks {
+			switch o := &outlooks[i]; {
+			case !o.Changes:
+			case o.urgent:
+				found.urgent = append(found.urgent, o.ServerID)
+			case o.Effect == db.EffectNone:
+				found.words = append(found.words, o.ServerID)
+			default:
+				found.billing = append(found.billing, o.ServerID)
 			}
 		}
-		return changed, nil
-	case classify(err) != classFault:
-		return 0, fmt.Errorf("decide %d servers again: %w", len(works), err)
-	case len(works) == 1:
-		r.log.Error().Err(err).Int64("server", works[0].serverID).Msg("a server cannot be decided; the others go on. Report it with this line")
-		return 0, nil
+		after = ids[len(ids)-1]
+		done.Servers += int64(len(ids))
 	}
-	half := len(works) / 2
-	first, err := r.redecide(ctx, works[:half])
-	if err != nil {
-		return first, err
+	return found, nil
+}
+
+// withinCap are the servers that the pass may decide, in order. Where there are
+// too many whose billing would change, those are left for the sweep, which asks
+// a person; what ends waits for nobody.
+func (r *Reconciler) withinCap(ctx context.Context, found *reviewed) ([]int64, error) {
+	ids := slices.Concat(found.urgent, found.words)
+	if len(found.billing) > 0 && r.maxChanges != nil {
+		fleet, err := db.InventorySize(ctx, r.db)
+		if err != nil {
+			return nil, err
+		}
+		if limit := r.maxChanges(fleet); int64(len(found.billing)) > limit {
+			r.log.Warn().Int("changes", len(found.billing)).Int64("limit", limit).Int64("fleet", fleet).
+				Msg("something changed the billing of more servers at once than may change without a person's word; they were left as they are. " +
+					"The next sweep shows what would change and asks: serversync sweep")
+			slices.Sort(ids)
+			return ids, nil
+		}
 	}
-	second, err := r.redecide(ctx, works[half:])
-	return first + second, err
+	ids = append(ids, found.billing...)
+	slices.Sort(ids)
+	return ids, nil
 }

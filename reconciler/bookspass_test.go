@@ -4,14 +4,13 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"serversync/events"
 )
 
-// due runs what of the books pass is due.
+// due runs the books pass, if it is due.
 func (b *billed) due() {
 	b.t.Helper()
 	if err := b.r.BooksPassDue(b.t.Context()); err != nil {
@@ -25,7 +24,7 @@ func (s *system) passes() string {
 	return s.text(`SELECT string_agg(concat_ws(' ', name, servers, changed, CASE WHEN finished_at IS NULL THEN 'unfinished' ELSE 'finished' END), ', ' ORDER BY name) FROM serversync.passes`)
 }
 
-// What changes on SkyPANEL's side is noticed without any event: by a pass over
+// What changes on SkyPANEL's side is noticed without any event: by a review of
 // all, and for young external rows within a minute.
 func TestBooksPassNotices(t *testing.T) {
 	t.Parallel()
@@ -82,43 +81,54 @@ func TestBooksPassNotices(t *testing.T) {
 				b.exec(c.before)
 			}
 			b.hear(b.news(501))
-			b.due() // of both kinds, which find nothing
+			b.due() // which finds nothing
 			b.exec(c.change)
 			b.pass(time.Minute - time.Microsecond)
 			before := b.dump()
 			b.due()
 			wantSame(t, before, b.dump()) // not yet
 			b.pass(time.Microsecond)
-			if strings.Contains(name, "linked") {
-				b.pass(defaultBooksInterval - time.Minute)
-			}
 			b.due()
+			if strings.Contains(name, "linked") {
+				wantSame(t, before, b.dump())
+				b.reviewAll()
+			}
 			b.wantServer(501, c.server)
 			b.wantRows(501, c.rows)
 			b.want("books", `SELECT string_agg(DISTINCT source, ',') FROM serversync.history WHERE source <> 'sweep'`)
 
 			// Decided again, nothing is written.
 			before = b.dump()
-			b.pass(defaultBooksInterval)
+			b.pass(time.Hour)
 			b.due()
+			if got := b.reviewAll(); got != "1 0" {
+				t.Errorf("reviewed and changed %s, want 1 0", got)
+			}
 			wantSame(t, before, b.dump())
 		})
 	}
 }
 
-func TestBooksPassOverAll(t *testing.T) {
+func TestReviewOfAll(t *testing.T) {
 	t.Parallel()
 	b := withJob(t)
+	want := func(all, young string) {
+		t.Helper()
+		b.due()
+		if got := b.passes(); got != young {
+			t.Errorf("pass %q, want %q", got, young)
+		}
+		if got := b.reviewAll(); got != all {
+			t.Errorf("reviewed and changed %s, want %s", got, all)
+		}
+	}
 	b.skypanelOrders(503)
 	b.hear(b.news(501), b.news(502), b.news(503), b.news(504, ownedBy(nobody)), b.news(505), b.bornNow(506))
 	b.hear(b.news(502, destroyed), b.news(505, destroyed))
 	b.exec(`UPDATE serversync.billing_rows SET created_at = created_at - interval '24 hours' - interval '1 second' WHERE virtfusion_id = 501`)
-	b.due()
-	if got, want := b.passes(), "all 4 0 finished, young 0 0 finished"; got != want {
-		t.Errorf("passes %q, want %q", got, want)
-	}
+	want("4 0", "young 0 0 finished")
 
-	// A row is old after a day: SkyPANEL's own is found by the pass over all.
+	// A row is old after a day: SkyPANEL's own is found by the review of all.
 	b.exec(`UPDATE serversync.billing_rows SET created_at = created_at + interval '1 second'`)
 	b.exec(`UPDATE virtfusion_hourly_billing SET billing_enabled = false WHERE virtfusion_server_id = 503`)
 	b.pass(time.Minute) // which makes it older still
@@ -126,35 +136,29 @@ func TestBooksPassOverAll(t *testing.T) {
 	b.wantServer(503, "native on 7")
 	b.exec(`UPDATE serversync.billing_rows SET created_at = '2026-02-28 12:02:00+00' WHERE virtfusion_id = 501`)
 	b.pass(time.Minute)
-	b.due()
-	if got, want := b.passes(), "all 4 0 finished, young 1 0 finished"; got != want {
-		t.Errorf("passes %q, want %q", got, want)
-	}
+	want("4 2", "young 1 0 finished") // 506 has settled too
+	b.wantServer(503, "native off disabled_by_skypanel 7")
 
 	// A server that is gone, whose row somebody switches on: whichever row.
 	b.exec(`UPDATE virtfusion_hourly_billing SET billing_enabled = true WHERE virtfusion_server_id = 502`)
 	b.skypanelOrders(505)
-	b.pass(defaultBooksInterval)
-	b.due()
-	b.wantServer(503, "native off disabled_by_skypanel 7")
+	b.pass(15 * time.Minute)
+	want("6 2", "young 1 0 finished")
 	b.wantServer(502, "gone off destroyed 7")
 	b.wantRows(502, "7 3 7.3000 off ours")
 	b.want("0", `SELECT count(*) FROM virtfusion_hourly_billing WHERE virtfusion_server_id = 505 AND billing_enabled`)
-	if got, want := b.passes(), "all 6 4 finished, young 0 0 finished"; got != want { // 506 has settled too
-		t.Errorf("passes %q, want %q", got, want)
-	}
 	b.want(b.clock().Format("2006-01-02 15:04:05+00"), `SELECT min(finished_at)::text FROM serversync.passes`)
 }
 
 // An order whose row comes after the end of its server is billed by nobody.
-func TestBooksPassFindsTheRowOfAServerGoneBeforeIt(t *testing.T) {
+func TestReviewFindsTheRowOfAServerGoneBeforeIt(t *testing.T) {
 	t.Parallel()
 	b := withJob(t)
 	b.hear(b.bornNow(501))
 	b.pass(time.Second)
 	b.hear(b.news(501, destroyed))
 	b.skypanelOrders(501)
-	b.due()
+	b.reviewAll()
 	b.wantServer(501, "gone off destroyed 7")
 	b.wantRows(501, "7 3 7.3000 off native")
 	b.pass(5 * time.Hour)
@@ -164,26 +168,26 @@ func TestBooksPassFindsTheRowOfAServerGoneBeforeIt(t *testing.T) {
 // Of several processes, one runs each pass; and none before it is due.
 func TestBooksPassIsClaimed(t *testing.T) {
 	t.Parallel()
-	b := withJob(t)
-	b.hear(b.news(501))
+	database, tr := traced(t)
+	s := setupOn(t, database)
+	hearWith(t, s.reconciler(), s.news(501))
 	for range 5 {
-		var looked atomic.Int32
+		tr.take()
 		together(4, func() {
-			r := b.reconciler()
-			for _, name := range []string{passYoung, passAll} {
-				err := r.pass(t.Context(), name, time.Minute, func(context.Context, int64) ([]int64, error) {
-					looked.Add(1)
-					return nil, nil
-				})
-				if err != nil {
-					t.Error(err)
-				}
+			if err := s.reconciler().BooksPassDue(t.Context()); err != nil {
+				t.Error(err)
 			}
 		})
-		if n := looked.Load(); n != 2 {
-			t.Errorf("%d passes were run, want one of each kind", n)
+		looked := 0
+		for _, sent := range tr.take() {
+			if strings.Contains(sent.sql, "DISTINCT r.virtfusion_id") {
+				looked++
+			}
 		}
-		b.pass(time.Minute)
+		if looked != 2 { // one look, and one that nothing is left
+			t.Errorf("%d looks for young servers, want those of one pass", looked)
+		}
+		s.pass(time.Minute)
 	}
 }
 
@@ -202,10 +206,9 @@ func TestBooksPassGoesOn(t *testing.T) {
 	b.exec(`CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'`)
 	b.exec(`CREATE TRIGGER keep BEFORE UPDATE ON virtfusion_hourly_billing FOR EACH ROW WHEN (OLD.virtfusion_server_id = 5) EXECUTE FUNCTION keep()`)
 	b.exec(`UPDATE package_pricing SET price = 1460 WHERE virtfusion_package_id = 3`)
-	b.pass(48 * time.Hour)
 	b.due()
 	b.want("3,5", `SELECT string_agg(virtfusion_server_id::text, ',' ORDER BY virtfusion_server_id) FROM virtfusion_hourly_billing WHERE monthly_price <> 14.6`)
-	if got, want := b.passes(), fmt.Sprintf("all %d %d finished, young 0 0 finished", n, n-2); got != want {
+	if got, want := b.passes(), fmt.Sprintf("young %d %d finished", n, n-2); got != want {
 		t.Errorf("passes %q, want %q", got, want)
 	}
 	if log := b.log.String(); strings.Count(log, "cannot be decided") != 2 {
@@ -228,30 +231,24 @@ func TestBooksPassOutlivesAPassingFault(t *testing.T) {
 	b.want("3", `SELECT last_value FROM tries`)
 }
 
-// A pass that is interrupted stays unfinished, and what it did stays.
+// A pass that is interrupted stays unfinished, and is run again in its time.
 func TestBooksPassIsInterrupted(t *testing.T) {
 	t.Parallel()
 	b := withJob(t)
-	b.hear(b.news(501), b.news(502))
+	b.hear(b.news(501))
 	b.exec(`UPDATE package_pricing SET price = 1460`)
 	ctx, cancel := context.WithCancel(t.Context())
-	err := b.r.pass(ctx, passAll, time.Minute, func(_ context.Context, after int64) ([]int64, error) {
-		if after == 0 {
-			return []int64{501}, nil
-		}
-		cancel()
-		return []int64{502}, nil
-	})
-	if err != nil {
+	b.r.maxChanges = func(int64) int64 { cancel(); return 1 }
+	if err := b.r.BooksPassDue(ctx); err != nil {
 		t.Fatal(err)
 	}
-	b.wantRows(501, "7 3 14.6000 on ours")
-	if got, want := b.passes(), "all 0 0 unfinished"; got != want {
+	b.wantRows(501, "7 3 7.3000 on ours")
+	if got, want := b.passes(), "young 0 0 unfinished"; got != want {
 		t.Errorf("passes %q, want %q", got, want)
 	}
-	b.pass(defaultBooksInterval)
+	b.pass(time.Minute)
 	b.due()
-	b.wantRows(502, "7 3 14.6000 on ours")
+	b.wantRows(501, "7 3 14.6000 on ours")
 }
 
 func TestRunBooksPassEndsCleanly(t *testing.T) {
@@ -262,7 +259,7 @@ func TestRunBooksPassEndsCleanly(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- b.r.RunBooksPass(ctx) }()
-	b.until("the first pass is over, at once after the start", func() bool { return strings.Contains(b.passes(), "all 1") })
+	b.until("the first pass is over, at once after the start", func() bool { return strings.Contains(b.passes(), "young 1 1 finished") })
 	b.wantRows(501, "7 3 14.6000 on ours")
 	cancel()
 	if err := <-done; err != nil {
@@ -330,23 +327,5 @@ func TestStatementsOfAReviewAreConstant(t *testing.T) {
 	}
 	if few, many := count(1, 2), count(11, 300); few != many {
 		t.Errorf("%d statements for 2 servers, %d for 290", few, many)
-	}
-}
-
-// Where the pass over all is never to run, young rows are looked at all the same.
-func TestBooksPassOfTheYoungAlone(t *testing.T) {
-	t.Parallel()
-	b := withJob(t)
-	b.hear(b.news(501))
-	b.skypanelOrders(501)
-	r := b.reconciler()
-	r.booksInterval = Never
-	b.pass(time.Hour)
-	if err := r.BooksPassDue(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	b.wantServer(501, "native on 7")
-	if got, want := b.passes(), "young 1 1 finished"; got != want {
-		t.Errorf("passes %q, want %q", got, want)
 	}
 }

@@ -35,6 +35,10 @@ func (r *Reconciler) bury(ctx context.Context, d *delivery, cause error, record 
 	r.log.Error().Err(cause).Str("event", d.id).Int64("server", d.event.Server.ID).Str("subject", letter.Subject).
 		Uint64("sequence", letter.Sequence).Int("attempts", letter.Attempts).Bool("repeated", duplicate).
 		Msg("an event was given up and is a dead letter now (stream " + events.DeadStreamName + "); the others go on. Report it with this line")
+	w := work{serverID: d.event.Server.ID, news: []Observation{observationOf(&d.event)}}
+	if err := r.fail(ctx, &w, cause, "its event is a dead letter on the stream "+events.DeadStreamName+"; once the cause is mended, sweep again or requeue it"); err != nil {
+		return err // once the database is back it comes again, and its dead letter does not
+	}
 	r.forget(ctx, []string{d.id})
 	return nil
 }

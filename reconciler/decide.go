@@ -28,6 +28,8 @@ type decider struct {
 	begun bool
 	// fresh: the news say what is known now, so that it may be acted upon.
 	fresh bool
+	// cleared: the news come from a run that may change billing.
+	cleared bool
 	// rows are the billing rows that name the server as it is now.
 	rows []Row
 
@@ -79,12 +81,18 @@ func (d *decider) hear(o *Observation) {
 	case same:
 		d.fresh = true
 		d.out.By = o
+		d.foundBy(o)
 		d.answered(o, base.ObservedAt) // that it is gone, as was known, ends a question too
 	case newer:
 		d.fresh = true
 		d.out.By = o
 		d.take(o, merged)
+		d.foundBy(o)
+		d.cleared = d.cleared || o.RunID != ""
 		d.answered(o, base.ObservedAt)
+	}
+	if known := d.in.Known; known != nil && o.RunID != "" && o.RunID == known.AwaitingRun {
+		d.cleared = true // approved, though something newer was heard meanwhile
 	}
 	d.settleAfterCreation(o)
 	// The newest "updated" ever heard stays, also that of an observation which
@@ -196,6 +204,11 @@ func (d *decider) judge() {
 		return
 	}
 	d.rows = relevant(d.in.Rows, s)
+	if d.held() {
+		d.hold()
+		return
+	}
+	s.AwaitingRun = ""
 	if s.GoneAt != nil {
 		d.gone()
 		return
@@ -320,8 +333,11 @@ func (d *decider) asTheBooksStand() {
 
 // standAsIs keeps the stored judgement until VirtFusion has been asked.
 func (d *decider) standAsIs(own owner) {
-	if d.in.Known == nil || d.state.Status == StatusSettling {
+	switch known := d.in.Known; {
+	case known == nil || d.state.Status == StatusSettling:
 		d.settle(cmp.Or(own.note, d.state.Ask))
+	case known.AwaitingRun != "":
+		d.state.Note = d.state.Ask // no person is waited for any more
 	}
 }
 
@@ -633,6 +649,26 @@ func (d *decider) withdraw(r *Row, why string) {
 	d.line(Line{Kind: LineRefundDue, RowID: r.ID, Reason: fmt.Sprintf("billing row %d may have been charged beside SkyPANEL's own: check its charges and refund user %d", r.ID, r.UserID)})
 }
 
+// foundBy notes the run that found a server which settles, for the row to come.
+func (d *decider) foundBy(o *Observation) {
+	if o.RunID != "" {
+		d.state.RunID = o.RunID
+	}
+}
+
+// attribute says to which run the changes belong.
+func (d *decider) attribute() {
+	s := &d.state
+	var by string
+	if d.out.By != nil {
+		by = d.out.By.RunID
+	}
+	d.out.RunID = cmp.Or(d.in.RunID, by, s.RunID)
+	if s.Status != StatusSettling {
+		s.RunID = ""
+	}
+}
+
 func (d *decider) line(l Line) { d.out.Lines = append(d.out.Lines, l) }
 
 // conclude compares the new state with the stored one.
@@ -644,6 +680,7 @@ func (d *decider) conclude() Decision {
 	if known == nil {
 		known = &State{}
 	}
+	d.attribute()
 	switch {
 	case d.out.Create != nil:
 		d.out.Outcome = OutcomeNew

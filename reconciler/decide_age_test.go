@@ -86,7 +86,7 @@ func TestPartialFormsSayNothing(t *testing.T) {
 		IPAddresses: []string{"192.0.2.1"}, HypervisorID: new(int64(1)), HypervisorName: "hv", HypervisorGroupID: new(int64(2)),
 		CreatedAt: new(t0), UpdatedAt: new(t0), BuiltAt: new(t0),
 		UserID: new(int64(7)), Status: StatusExternal, BillingOn: true, Reason: ReasonNone, BillingID: new(int64(1)), Note: "note", Ask: "ask",
-		Confirmed: true, SettleUntil: new(t0), GoneAt: new(t0), PulledAt: new(t0), ObservedAt: t0, ObservedSource: "sweep", ObservedEventID: "e", FirstSeenAt: t0, LastSeenAt: t0,
+		Confirmed: true, SettleUntil: new(t0), GoneAt: new(t0), AwaitingRun: "sweep-1", RunID: "sweep-2", PulledAt: new(t0), ObservedAt: t0, ObservedSource: "sweep", ObservedEventID: "e", FirstSeenAt: t0, LastSeenAt: t0,
 	}
 	for i, v := 0, reflect.ValueOf(whole); i < v.NumField(); i++ {
 		if name := v.Type().Field(i).Name; v.Field(i).IsZero() && name != "Reason" {

@@ -76,7 +76,10 @@ func TestDecideProperties(t *testing.T) {
 				}
 				m, on := rapid.SampledFrom(b.rows).Draw(t, "row"), rapid.Bool().Draw(t, "on")
 				if on != *m.BillingEnabled {
-					m.BillingEnabled, b.vetoed[m.ID] = &on, !on
+					// Switched on and off again while nothing could be decided, it is
+					// off as we left it, as far as anybody can tell.
+					oursToSwitch := m.Record != nil && !m.Record.Enabled
+					m.BillingEnabled, b.vetoed[m.ID] = &on, !on && !oursToSwitch
 				}
 				b.check(t)
 			},
@@ -106,17 +109,47 @@ func (b *books) check(t *rapid.T, batch ...events.Event) {
 	if !reflect.DeepEqual(d, twin) {
 		t.Fatalf("the same input decided\n%+v and\n%+v", d, twin)
 	}
+	checkHeld(t, in)
+	foreseen, was := lookAhead(in), b.billing()
 	wasOn := make(map[int64]*time.Time)
 	for _, m := range b.enabled() {
 		wasOn[m.ID] = m.LastBilledAt
 	}
 	b.apply(&d)
 	b.sound(t, &d, wasOn)
+	if !settles(&d.State) || onItsWay(in.Known) { // else it shows the row to come
+		checkForeseen(t, &foreseen, &d, was, b.billing(), in.Known)
+	}
 
 	wantNothing(t, b.decide(server, nil))
 	if len(news) > 0 {
 		wantNothing(t, b.decide(server, news))
 	}
+}
+
+// checkHeld holds what is true of every server that waits for approval, whatever
+// is heard of it.
+func checkHeld(t *rapid.T, in Input) {
+	if in.Known == nil {
+		return
+	}
+	in.Known = new(*in.Known)
+	in.Known.AwaitingRun = "sweep-1"
+	d := Decide(in)
+	if d.State.AwaitingRun == "" {
+		if d.State.GoneAt == nil {
+			t.Fatalf("nobody approved, and it waits no longer: %+v", d)
+		}
+		return
+	}
+	if d.Create != nil || len(d.Changes)+len(d.Withdraw) > 0 {
+		t.Fatalf("it waits, and its billing changes: %+v", d)
+	}
+	again := in
+	again.Known, again.News = &d.State, nil
+	wantNothing(t, Decide(again))
+	again.News = in.News
+	wantNothing(t, Decide(again))
 }
 
 // sound holds the invariants of the books after a decision.

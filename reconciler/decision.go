@@ -107,6 +107,11 @@ type Input struct {
 	// SoldTo are the SkyPANEL users to whom it was sold by those traces. Empty:
 	// they do not say.
 	SoldTo []int64
+	// Authorized: decided on behalf of a run that a person approved, or that is
+	// within its cap. It ends the waiting for approval.
+	Authorized bool
+	// RunID is the run on whose behalf it is decided without news; empty: none.
+	RunID string
 }
 
 // Wishes are what operators want of a server, from serversync.overrides.
@@ -150,6 +155,9 @@ type Decision struct {
 	// By is the observation that the decision rests on: the newest, or the last
 	// heard of when none was news; nil without any.
 	By *Observation
+	// RunID is the run to which the changes belong: that of By, or the one that
+	// found the server while it settled; empty: none.
+	RunID string
 	// Ask says why VirtFusion is to be asked for a fresh look at the server;
 	// empty when it need not, or was to be asked before.
 	Ask string

@@ -50,6 +50,7 @@ func decidedDiff(a, b *State) []change {
 	d = compare(d, "billing_on", a.BillingOn, b.BillingOn)
 	d = compare(d, "billing_reason", a.Reason, b.Reason)
 	d = comparePtr(d, "user_id", a.UserID, b.UserID)
+	d = compare(d, "awaiting_run", a.AwaitingRun, b.AwaitingRun)
 	if b.Status == StatusConflict || b.Status == StatusUnlinked {
 		d = compare(d, "note", a.Note, b.Note) // says what was seen, and what to do
 	}
@@ -58,7 +59,7 @@ func decidedDiff(a, b *State) []change {
 
 // silentDiff reports differences that are kept but leave no line of their own.
 func silentDiff(a, b *State) bool {
-	return a.Note != b.Note || a.Ask != b.Ask || a.Confirmed != b.Confirmed || len(comparePtr(nil, "", a.BillingID, b.BillingID)) > 0 ||
+	return a.Note != b.Note || a.Ask != b.Ask || a.RunID != b.RunID || a.Confirmed != b.Confirmed || len(comparePtr(nil, "", a.BillingID, b.BillingID)) > 0 ||
 		!equalTime(a.SettleUntil, b.SettleUntil) || !equalTime(a.GoneAt, b.GoneAt)
 }
 

@@ -68,6 +68,27 @@ func hearWith(t *testing.T, r *Reconciler, all ...*events.Event) {
 	}
 }
 
+// reviewAll decides every server again without news, those that are gone while
+// they are billed, and says how many there were and in how many something
+// changed: "servers changed". (Sweeps leave out what a join shows to be in step.)
+func (b *billed) reviewAll() string {
+	b.t.Helper()
+	var ids []int64
+	if err := b.db.NewRaw(`
+		SELECT virtfusion_id FROM serversync.servers s
+		WHERE awaiting_run = '' AND (status <> 'gone' OR EXISTS (
+			SELECT FROM virtfusion_hourly_billing b
+			WHERE b.virtfusion_server_id = s.virtfusion_id AND (b.billing_enabled OR b.id > coalesce(s.billing_id, 0))))
+		ORDER BY 1`).Scan(b.t.Context(), &ids); err != nil {
+		b.t.Fatal(err)
+	}
+	changed := 0
+	if len(ids) > 0 {
+		changed = b.review(ids...)
+	}
+	return fmt.Sprintf("%d %d", len(ids), changed)
+}
+
 // review decides servers again without news, as the books pass does.
 func (b *billed) review(ids ...int64) int {
 	b.t.Helper()
@@ -151,8 +172,8 @@ func (s *system) skypanelOrders(id int64) {
 }
 
 // bornNow is the news of a creation at this moment.
-func (s *system) bornNow(id int64) *events.Event {
-	return s.news(id, created, born(s.clock()))
+func (s *system) bornNow(id int64, edit ...func(*events.Event)) *events.Event {
+	return s.news(id, append(edit, created, born(s.clock()))...)
 }
 
 func (s *system) settle(r *Reconciler) {

@@ -24,6 +24,7 @@ func fromInventory(s *db.Server) State {
 		BillingID: s.BillingID, Note: s.Note, Ask: s.Ask, Confirmed: s.Confirmed, SettleUntil: utc(s.SettleUntil), GoneAt: utc(s.GoneAt),
 		PulledAt: utc(s.PulledAt), ObservedAt: micro(s.ObservedAt), ObservedSource: s.ObservedSource, ObservedEventID: s.ObservedEventID,
 		FirstSeenAt: micro(s.FirstSeenAt), LastSeenAt: micro(s.LastSeenAt),
+		AwaitingRun: s.AwaitingRun, RunID: s.RunID,
 	}
 }
 
@@ -33,8 +34,14 @@ const (
 	billingOff = "off"
 )
 
-// toInventory is the row to store.
-func toInventory(s *State) db.Server {
+// toInventory is the row to store in place of what is known, nil for a server
+// never heard of. Where a decision leaves the waiting for approval as it was, it
+// leaves the column alone: a newer run may take the older one's place meanwhile.
+func toInventory(s, known *State) db.Server {
+	awaiting := s.AwaitingRun
+	if known != nil && known.AwaitingRun == awaiting {
+		awaiting = db.KeepAwaiting
+	}
 	billing := billingOff
 	if s.BillingOn {
 		billing = billingOn
@@ -52,6 +59,7 @@ func toInventory(s *State) db.Server {
 		BillingID: s.BillingID, Note: s.Note, Ask: s.Ask, Confirmed: s.Confirmed, SettleUntil: s.SettleUntil, GoneAt: s.GoneAt,
 		PulledAt: s.PulledAt, ObservedAt: s.ObservedAt, ObservedSource: s.ObservedSource, ObservedEventID: s.ObservedEventID,
 		FirstSeenAt: s.FirstSeenAt, LastSeenAt: s.LastSeenAt,
+		AwaitingRun: awaiting, RunID: s.RunID,
 	}
 }
 
@@ -163,8 +171,12 @@ func toHistory(l *Line, d *decided, now time.Time) db.History {
 	if l.RowID != 0 {
 		h.BillingID = &l.RowID
 	}
+	h.RunID = d.RunID
 	if d.By != nil {
-		h.Source, h.EventID, h.RunID = string(d.By.Source), d.By.EventID, d.By.RunID
+		h.Source, h.EventID = string(d.By.Source), d.By.EventID
+		if l.Kind == LineObserved { // in the run that observed it, or in none
+			h.RunID = d.By.RunID
+		}
 	}
 	h.Source = cmp.Or(h.Source, d.origin, originSettler)
 	return h
@@ -174,4 +186,5 @@ func toHistory(l *Line, d *decided, now time.Time) db.History {
 const (
 	originSettler = "settler"
 	originBooks   = "books"
+	originRun     = "run" // on behalf of a run
 )

@@ -1,7 +1,6 @@
 package reconciler
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,9 +26,10 @@ type Config struct {
 	Now         func() time.Time
 	Log         zerolog.Logger
 	Metrics     prometheus.Registerer
-	// BooksInterval is how often every server is decided again from what is
-	// stored; 0: every 15 minutes, [Never]: only the young ones, each minute.
-	BooksInterval time.Duration
+	// MaxChanges is how many servers of a fleet of this size (those that are not
+	// gone) a books pass may bill otherwise than before, but for ends; nil: no
+	// limit.
+	MaxChanges func(fleet int64) int64
 	// Refetcher asks VirtFusion where evidence disagrees; needed by RunAsks
 	// alone.
 	Refetcher refetcher
@@ -45,12 +45,12 @@ type Reconciler struct {
 	log      zerolog.Logger
 	metrics  *metrics
 
-	booksInterval time.Duration
-	refetcher     refetcher
-	deadLetters   *events.DeadLetters
-	dead          prometheus.Counter
-	retryDelay    func(attempts int) time.Duration
-	keepInterval  time.Duration
+	maxChanges   func(fleet int64) int64
+	refetcher    refetcher
+	deadLetters  *events.DeadLetters
+	dead         prometheus.Counter
+	retryDelay   func(attempts int) time.Duration
+	keepInterval time.Duration
 }
 
 // New returns a reconciler; [Reconciler.Run] and [Reconciler.RunSettler] make
@@ -58,17 +58,15 @@ type Reconciler struct {
 func New(c Config) *Reconciler {
 	return &Reconciler{
 		db: c.DB, consumer: c.Consumer, policy: c.Policy, now: c.Now, log: c.Log,
-		metrics:       newMetrics(c.Metrics),
-		booksInterval: cmp.Or(c.BooksInterval, defaultBooksInterval),
-		refetcher:     c.Refetcher,
-		deadLetters:   c.DeadLetters, dead: newDeadMetrics(c.Metrics, c.DeadLetters),
+		metrics:     newMetrics(c.Metrics),
+		maxChanges:  c.MaxChanges,
+		refetcher:   c.Refetcher,
+		deadLetters: c.DeadLetters, dead: newDeadMetrics(c.Metrics, c.DeadLetters),
 		retryDelay: retryDelay, keepInterval: events.KeepInterval,
 	}
 }
 
 const (
-	defaultBooksInterval = 15 * time.Minute
-
 	// idleWait is how long one request for an event waits at the broker.
 	idleWait = 5 * time.Second
 	// finishTimeout is how long the batch in hand may take after a shutdown

@@ -21,9 +21,9 @@ func (r *Reconciler) report(decisions []decided) {
 		line = line.Int64("server", d.State.ID).Str("status", string(d.State.Status))
 		if d.By != nil {
 			line = line.Str("event", d.By.EventID).Str("source", string(d.By.Source))
-			if d.By.RunID != "" {
-				line = line.Str("run", d.By.RunID)
-			}
+		}
+		if d.RunID != "" {
+			line = line.Str("run", d.RunID)
 		}
 		if d.State.UserID != nil {
 			line = line.Int64("user", *d.State.UserID)

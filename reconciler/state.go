@@ -71,6 +71,12 @@ type State struct {
 	// Ask says what only VirtFusion can settle; empty: nothing.
 	Ask    string
 	GoneAt *time.Time
+	// AwaitingRun is the run whose changes of the server a person has to approve
+	// first; empty: none. Until then nothing of its billing changes.
+	AwaitingRun string
+	// RunID is the run whose observation found it, while it settles: its billing
+	// row will belong to that run.
+	RunID string
 
 	// PulledAt is when VirtFusion, asked, last showed it, on VirtFusion's clock.
 	PulledAt        *time.Time

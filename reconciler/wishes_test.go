@@ -242,7 +242,7 @@ func TestObserveOnly(t *testing.T) {
 	}
 	wantSame(t, all, b.dump())
 
-	b.due() // no longer observing
+	b.reviewAll() // no longer observing
 	b.wantRows(501, "7 4 14.6000 on ours")
 	b.wantRows(502, "7 3 7.3000 on native")
 	b.want("uuid-502", `SELECT server_uuid FROM virtfusion_hourly_billing WHERE virtfusion_server_id = 502`)
@@ -274,7 +274,7 @@ func TestSettlerEndsWhileObservingOnly(t *testing.T) {
 	b.pass(b.policy.SettleDelay)
 	b.settle(observer)
 	b.want("0", `SELECT count(*) FROM virtfusion_hourly_billing`)
-	b.due()
+	b.reviewAll()
 	b.want(strconv.Itoa(events.BatchSize), `SELECT count(*) FROM virtfusion_hourly_billing WHERE billing_enabled`)
 	b.hear(all...) // once more
 	b.want(strconv.Itoa(events.BatchSize), `SELECT count(*) FROM virtfusion_hourly_billing`)

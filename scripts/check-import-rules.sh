@@ -20,7 +20,9 @@ refuse ingest cmd/serversync
 refuse ingest virtfusion/virtfusionsim
 refuse ingest db/dbtest
 refuse ingest db/pgserver
-refuse ingest github.com/uptrace/bun
+ok     ingest github.com/uptrace/bun
+refuse ingest/webhook.go github.com/uptrace/bun
+refuse ingest/refetch.go github.com/uptrace/bun
 refuse ingest github.com/jackc/pgx/v5
 refuse ingest github.com/nats-io/nats.go
 ok     ingest/x_test.go db/dbtest

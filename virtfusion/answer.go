@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"mime"
@@ -39,18 +40,27 @@ type answer struct {
 	observedAt time.Time
 }
 
-// decode reads a 2xx answer's JSON object.
-func (a *answer) decode(into any) error {
+// object returns the JSON object, valid, that a 2xx answer must be.
+func (a *answer) object() ([]byte, error) {
 	switch {
 	case !a.maybeJSON():
-		return a.malformed("VirtFusion's address answered with "+strconv.Quote(a.header.Get("Content-Type"))+" instead of JSON", nil)
+		return nil, a.malformed("VirtFusion's address answered with "+strconv.Quote(a.header.Get("Content-Type"))+" instead of JSON", nil)
 	case !isObject(a.body):
-		return a.malformed("the answer is not a JSON object", nil)
+		return nil, a.malformed("the answer is not a JSON object", nil)
 	}
-	if err := decodeLeniently(a.body, into); err != nil {
-		return a.malformed("the answer cannot be read", err)
+	if err := valid(a.body); err != nil {
+		return nil, a.malformed("the answer cannot be read", err)
 	}
-	return nil
+	return a.body, nil
+}
+
+// accepts tells whether a 2xx answer can be VirtFusion's yes to a call that
+// asks for nothing back: JSON of any kind, or nothing at all.
+func (a *answer) accepts() bool {
+	if len(bytes.TrimSpace(a.body)) == 0 {
+		return true
+	}
+	return a.maybeJSON() && json.Valid(a.body)
 }
 
 // maybeJSON tells whether the answer claims to be JSON, or claims nothing.
@@ -94,15 +104,17 @@ func (a *answer) retryAfter() time.Duration {
 // that the call changes something: then an answer that does not clearly refuse
 // it leaves its outcome unknown.
 func (c *Client) judge(a *answer, once bool) error {
-	said := c.message(a)
-	switch status := a.status; {
+	switch {
 	case len(a.body) > maxBody && !once:
 		return a.malformed(fmt.Sprintf("the answer is larger than %d MiB", maxBody>>20), nil)
-	case status >= 200 && status < 300:
-		if once && !a.maybeJSON() && len(a.body) > 0 {
+	case a.status >= 200 && a.status < 300:
+		if once && !a.accepts() {
 			return a.fail(KindOutcomeUnknown, "something other than VirtFusion's API answered", remedyUnknown, nil)
 		}
 		return nil
+	}
+	said := c.message(a)
+	switch status := a.status; {
 	case status == http.StatusUnauthorized:
 		return a.fail(KindUnauthorized, said, remedyToken, nil)
 	case status == http.StatusForbidden:

@@ -12,10 +12,17 @@ import (
 // MaxPerPage is the most rows that VirtFusion puts on a page.
 const MaxPerPage = 200
 
-// Connect asks whether VirtFusion accepts the token.
+// Connect asks whether VirtFusion accepts the token. [ErrMalformed]: something
+// else answered, such as a web page.
 func (c *Client) Connect(ctx context.Context) error {
-	_, err := c.get(ctx, "/connect", nil)
-	return err
+	answer, err := c.get(ctx, "/connect", nil)
+	if err != nil {
+		return err
+	}
+	if !answer.accepts() {
+		return answer.malformed("something other than VirtFusion's API answered", nil)
+	}
+	return nil
 }
 
 // ListServers returns one page (from 1) of all servers, perPage (1 to
@@ -38,14 +45,14 @@ func (c *Client) ListServers(ctx context.Context, page, perPage int, full bool) 
 	if err != nil {
 		return Page{}, err
 	}
-	var wire wirePage
-	if err := answer.decode(&wire); err != nil {
+	body, err := answer.object()
+	if err != nil {
 		return Page{}, err
 	}
-	if !wire.Data.known {
+	result, known := readPage(body)
+	if !known {
 		return Page{}, answer.malformed("the page has no list of servers", nil)
 	}
-	result := wire.page()
 	result.ObservedAt = answer.observedAt
 	return result, nil
 }
@@ -57,15 +64,15 @@ func (c *Client) GetServer(ctx context.Context, id int64) (Observation, error) {
 	if id < 1 {
 		return Observation{}, invalid(path, "server ids count from 1")
 	}
-	var wire wireServer
-	answer, err := c.getObject(ctx, path, &wire)
+	data, answer, err := c.getObject(ctx, path)
 	if err != nil {
 		return Observation{}, err
 	}
-	if wire.ID.id() != id {
-		return Observation{}, answer.malformed(fmt.Sprintf("asked for server %d, VirtFusion described server %d", id, wire.ID.id()), nil)
+	server := readServer(data)
+	if server.ID != id {
+		return Observation{}, answer.malformed(fmt.Sprintf("asked for server %d, VirtFusion described server %d", id, server.ID), nil)
 	}
-	return Observation{Server: wire.server(), ObservedAt: answer.observedAt}, nil
+	return Observation{Server: server, ObservedAt: answer.observedAt}, nil
 }
 
 // ServersOfUser returns the servers of a VirtFusion user, in a form of their
@@ -75,11 +82,11 @@ func (c *Client) ServersOfUser(ctx context.Context, userID int64) (UserServers, 
 	if userID < 1 {
 		return UserServers{}, invalid(path, "VirtFusion user ids count from 1")
 	}
-	found, answer, err := getRows[wireServer](ctx, c, path)
+	found, answer, err := getRows(ctx, c, path, readServers)
 	if err != nil {
 		return UserServers{}, err
 	}
-	return UserServers{Servers: servers(found), ObservedAt: answer.observedAt}, nil
+	return UserServers{Servers: found, ObservedAt: answer.observedAt}, nil
 }
 
 // UserByExtRelation returns the VirtFusion user that belongs to the billing
@@ -89,12 +96,11 @@ func (c *Client) UserByExtRelation(ctx context.Context, ext int64) (User, error)
 	if ext < 1 {
 		return User{}, invalid(path, "external relation ids count from 1")
 	}
-	var wire wireUser
-	answer, err := c.getObject(ctx, path, &wire)
+	data, answer, err := c.getObject(ctx, path)
 	if err != nil {
 		return User{}, err
 	}
-	user := wire.user()
+	user := readUser(data)
 	if user.ID == 0 || (user.ExtRelationID != nil && *user.ExtRelationID != ext) {
 		return User{}, answer.malformed(fmt.Sprintf("asked for the user of external relation %d, VirtFusion described another", ext), nil)
 	}
@@ -103,15 +109,8 @@ func (c *Client) UserByExtRelation(ctx context.Context, ext int64) (User, error)
 
 // Packages returns all packages; one without an id has ID 0.
 func (c *Client) Packages(ctx context.Context) ([]Package, error) {
-	found, _, err := getRows[wirePackage](ctx, c, "/packages")
-	if err != nil {
-		return nil, err
-	}
-	packages := make([]Package, len(found))
-	for i := range found {
-		packages[i] = found[i].plan()
-	}
-	return packages, nil
+	found, _, err := getRows(ctx, c, "/packages", readPackages)
+	return found, err
 }
 
 // Package returns one package. [ErrNotFound]: there is no such package.
@@ -120,15 +119,15 @@ func (c *Client) Package(ctx context.Context, id int64) (Package, error) {
 	if id < 1 {
 		return Package{}, invalid(path, "package ids count from 1")
 	}
-	var wire wirePackage
-	answer, err := c.getObject(ctx, path, &wire)
+	data, answer, err := c.getObject(ctx, path)
 	if err != nil {
 		return Package{}, err
 	}
-	if wire.ID.id() != id {
-		return Package{}, answer.malformed(fmt.Sprintf("asked for package %d, VirtFusion described package %d", id, wire.ID.id()), nil)
+	plan := readPackage(data)
+	if plan.ID != id {
+		return Package{}, answer.malformed(fmt.Sprintf("asked for package %d, VirtFusion described package %d", id, plan.ID), nil)
 	}
-	return wire.plan(), nil
+	return plan, nil
 }
 
 // Credit is an amount of a user's self-service credit.
@@ -149,7 +148,8 @@ type CreditReceipt struct {
 // AddCredit gives credit to the VirtFusion user of the external relation ext.
 //
 // It is sent once. [ErrOutcomeUnknown] says that VirtFusion may have carried it
-// out all the same; every other error says that it did not.
+// out all the same; every other error says that it did not. Done means a 2xx
+// with VirtFusion's JSON or with nothing: a web page of another is no receipt.
 func (c *Client) AddCredit(ctx context.Context, ext int64, credit Credit) (CreditReceipt, error) {
 	return c.moveCredit(ctx, http.MethodPost, ext, credit)
 }
@@ -179,7 +179,7 @@ func (c *Client) moveCredit(ctx context.Context, method string, ext int64, credi
 			ID number `json:"id"`
 		} `json:"data"`
 	}
-	_ = decodeLeniently(answer.body, &wire) // a 2xx is the receipt, whatever its body
+	_ = decodeLeniently(answer.body, &wire) // any JSON is the receipt, and so is none
 	return CreditReceipt{ID: wire.Data.ID.id()}, nil
 }
 
@@ -188,37 +188,36 @@ func (c *Client) get(ctx context.Context, path string, query url.Values) (*answe
 	return c.do(ctx, request{method: http.MethodGet, path: path, query: query})
 }
 
-// getObject reads {"data": object} into the object.
-func (c *Client) getObject(ctx context.Context, path string, object any) (*answer, error) {
+// getObject reads {"data": object}, and returns the object.
+func (c *Client) getObject(ctx context.Context, path string) ([]byte, *answer, error) {
 	answer, err := c.get(ctx, path, nil)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var wire envelope
-	if err := answer.decode(&wire); err != nil {
-		return nil, err
+	body, err := answer.object()
+	if err != nil {
+		return nil, nil, err
 	}
-	if !isObject(wire.Data) {
-		return nil, answer.malformed("the answer has no object in data", nil)
+	data := field(body, "data")
+	if !isObject(data) {
+		return nil, nil, answer.malformed("the answer has no object in data", nil)
 	}
-	if err := decodeLeniently(wire.Data, object); err != nil {
-		return nil, answer.malformed("the answer's data cannot be read", err)
-	}
-	return answer, nil
+	return data, answer, nil
 }
 
 // getRows reads {"data": […]}.
-func getRows[T any](ctx context.Context, c *Client, path string) ([]T, *answer, error) {
+func getRows[T any](ctx context.Context, c *Client, path string, read func([]byte) ([]T, bool)) ([]T, *answer, error) {
 	answer, err := c.get(ctx, path, nil)
 	if err != nil {
 		return nil, nil, err
 	}
-	var wire rows[T]
-	if err := answer.decode(&wire); err != nil {
+	body, err := answer.object()
+	if err != nil {
 		return nil, nil, err
 	}
-	if !wire.Data.known {
+	found, known := read(field(body, "data"))
+	if !known {
 		return nil, nil, answer.malformed("the answer has no list in data", nil)
 	}
-	return wire.Data.items, answer, nil
+	return found, answer, nil
 }

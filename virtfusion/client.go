@@ -10,11 +10,11 @@ import (
 
 	"github.com/cenkalti/backoff/v4"
 	"github.com/rs/zerolog"
-	"golang.org/x/time/rate"
 )
 
 // Client calls one VirtFusion's Global API. It is safe for concurrent use; all
-// calls share its budget.
+// calls share its budget, in which those marked by [InBackground] let the
+// others go first.
 //
 // Every call takes a context and may fail with an [*Error]. When the context
 // ends, the error wraps the context's instead. Reads are repeated after 429,
@@ -24,7 +24,7 @@ type Client struct {
 	authorize  string
 	redact     *strings.Replacer
 	http       *http.Client
-	budget     *rate.Limiter
+	budget     *Budget
 	timeout    time.Duration
 	maxRetries uint64
 	maxWait    time.Duration
@@ -75,10 +75,10 @@ func New(config Config) (*Client, error) {
 		c.maxRetries = uint64(retries)
 	}
 	if c.budget == nil {
-		c.budget = rate.NewLimiter(DefaultRequestsPerSecond, 1)
+		c.budget = NewBudget(DefaultRequestsPerSecond)
 	}
-	if c.budget.Burst() < 1 && c.budget.Limit() != rate.Inf {
-		return nil, fmt.Errorf("virtfusion: the request budget's burst is %d and lets nothing through: make it at least 1", c.budget.Burst())
+	if err := c.budget.check(); err != nil {
+		return nil, fmt.Errorf("virtfusion: %w", err)
 	}
 	if c.clock == nil {
 		c.clock = time.Now

@@ -15,7 +15,6 @@ import (
 
 	"github.com/cenkalti/backoff/v4"
 	"github.com/rs/zerolog"
-	"golang.org/x/time/rate"
 
 	"serversync/virtfusion"
 )
@@ -110,7 +109,7 @@ func setup(t *testing.T, change func(*virtfusion.Config), handlers ...http.Handl
 	config := virtfusion.Config{
 		BaseURL: server.URL,
 		Token:   token,
-		Budget:  rate.NewLimiter(rate.Inf, 1),
+		Budget:  unlimited(),
 		BackOff: func() backoff.BackOff { return backoff.NewConstantBackOff(time.Second) },
 		Timer:   r.pauses.timer,
 		Logger:  &logger,
@@ -235,6 +234,40 @@ func TestNoRetriesWhenNoneAreWanted(t *testing.T) {
 	}
 }
 
+func TestConnect(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		answer http.HandlerFunc
+		want   error
+	}{
+		"success":          {says200(`{"success":true}`), nil},
+		"no type":          {says(200, "", `{}`), nil},
+		"odd body":         {says200(`"ok"`), nil},
+		"no content":       {says(204, "", ""), nil},
+		"empty page":       {says(200, "text/html", ""), nil},
+		"html":             {says(200, "text/html; charset=UTF-8", "<html>Login</html>"), virtfusion.ErrMalformed},
+		"html called json": {says200("<html>Login</html>"), virtfusion.ErrMalformed},
+		"html, no type":    {says(200, "", "<html>Login</html>"), virtfusion.ErrMalformed},
+		"json called html": {says(200, "text/html", `{"success":true}`), virtfusion.ErrMalformed},
+		"truncated":        {says200(`{"succ`), virtfusion.ErrMalformed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := setup(t, nil, test.answer)
+			err := r.client.Connect(t.Context())
+			if !errors.Is(err, test.want) {
+				t.Fatalf("Connect = %v, want %v", err, test.want)
+			}
+			if err != nil && !strings.Contains(err.Error(), "VIRTFUSION_API_URL") {
+				t.Errorf("%q has no remedy", err)
+			}
+			if n := r.answers.count(); n != 1 {
+				t.Errorf("%d requests", n)
+			}
+		})
+	}
+}
+
 func TestCreditIsSentOnce(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
@@ -244,10 +277,15 @@ func TestCreditIsSentOnce(t *testing.T) {
 		"done":             {says(201, "application/json", `{"data":{"id":"9"}}`), nil},
 		"done, no body":    {says(204, "", ""), nil},
 		"done, odd body":   {says200(`"ok"`), nil},
+		"done, empty page": {says(200, "text/html", " \n"), nil},
 		"no answer":        {hangUp, virtfusion.ErrOutcomeUnknown},
 		"500":              {jsonError(500), virtfusion.ErrOutcomeUnknown},
 		"504":              {says(504, "text/html", "<html>"), virtfusion.ErrOutcomeUnknown},
 		"somebody else":    {says(200, "text/html", "<html>"), virtfusion.ErrOutcomeUnknown},
+		"html called json": {says200("<html>"), virtfusion.ErrOutcomeUnknown},
+		"html, no type":    {says(201, "", "<html>"), virtfusion.ErrOutcomeUnknown},
+		"truncated":        {says(201, "application/json", `{"data":{"i`), virtfusion.ErrOutcomeUnknown},
+		"json called html": {says(200, "text/html", `{"data":{"id":9}}`), virtfusion.ErrOutcomeUnknown},
 		"refused":          {jsonError(422), virtfusion.ErrInvalid},
 		"unknown user":     {jsonError(404), virtfusion.ErrNotFound},
 		"too many":         {jsonError(429, "Retry-After", "1"), virtfusion.ErrRateLimited},
@@ -319,16 +357,22 @@ func TestContextEndsWhileCreditMoves(t *testing.T) {
 
 func TestEveryAttemptTakesFromTheBudget(t *testing.T) {
 	t.Parallel()
-	budget := rate.NewLimiter(rate.Every(time.Hour), 3)
+	budget := unlimited()
 	r := setup(t, func(c *virtfusion.Config) { c.Budget = budget }, jsonError(500))
+	if _, err := r.client.GetServer(t.Context(), 12); !errors.Is(err, virtfusion.ErrUnavailable) {
+		t.Errorf("GetServer = %v", err)
+	}
+	if granted, made := budget.Stats().Requests, r.answers.count(); granted != 5 || made != 5 {
+		t.Errorf("%d granted, %d requests, want 5", granted, made)
+	}
+	r = setup(t, func(c *virtfusion.Config) { c.Budget = virtfusion.NewBudget(1.0 / 3600) }, jsonError(500))
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	_, err := r.client.GetServer(ctx, 12)
-	if !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("GetServer = %v, want the deadline: the fourth turn comes after it", err)
+	if _, err := r.client.GetServer(ctx, 12); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("GetServer = %v, want the deadline: the second turn comes after it", err)
 	}
-	if n := r.answers.count(); n != 3 {
-		t.Errorf("%d requests, want 3", n)
+	if n := r.answers.count(); n != 1 {
+		t.Errorf("%d requests, want 1", n)
 	}
 }
 
@@ -401,7 +445,7 @@ func TestRowsThatAreNoServersCount(t *testing.T) {
 	if err != nil || len(page.Servers) != 4 || page.Servers[0].ID != 1 || page.Servers[1].ID != 0 || page.Total != 4 {
 		t.Errorf("ListServers = %+v, %v", page, err)
 	}
-	for _, body := range []string{`{}`, `{"data":null}`, `{"data":"x"}`} {
+	for _, body := range []string{`{}`, `{"data":null}`, `{"data":"x"}`, `{"data":[],"data":null}`} {
 		r := setup(t, nil, says200(body))
 		if _, err := r.client.ListServers(t.Context(), 1, 20, false); !errors.Is(err, virtfusion.ErrMalformed) {
 			t.Errorf("%s: %v, want ErrMalformed and no empty fleet", body, err)
@@ -456,7 +500,7 @@ func TestNewNamesWhatToSet(t *testing.T) {
 		"unreadable":       {virtfusion.Config{BaseURL: "https://root:hunter2@[", Token: token}, "cannot be read"},
 		"no token":         {virtfusion.Config{BaseURL: "https://cp.example.com"}, "VIRTFUSION_API_TOKEN"},
 		"token with break": {virtfusion.Config{BaseURL: "https://cp.example.com", Token: token + "\n"}, "VIRTFUSION_API_TOKEN"},
-		"closed budget":    {virtfusion.Config{BaseURL: "https://cp.example.com", Token: token, Budget: rate.NewLimiter(1, 0)}, "burst"},
+		"closed budget":    {virtfusion.Config{BaseURL: "https://cp.example.com", Token: token, Budget: virtfusion.NewBudget(0)}, "VIRTFUSION_RPS"},
 	} {
 		_, err := virtfusion.New(test.config)
 		if err == nil || !strings.Contains(err.Error(), test.hint) || strings.Contains(err.Error(), "hunter2") || strings.Contains(err.Error(), token) {

@@ -11,7 +11,6 @@ import (
 
 	"github.com/cenkalti/backoff/v4"
 	"github.com/rs/zerolog"
-	"golang.org/x/time/rate"
 )
 
 // Defaults of [Config].
@@ -39,8 +38,9 @@ type Config struct {
 	// Timeout bounds each attempt, its body included; 0: DefaultTimeout.
 	Timeout time.Duration
 	// Budget is the requests a second, shared by everything that calls this
-	// panel; each attempt takes one. Nil: DefaultRequestsPerSecond.
-	Budget *rate.Limiter
+	// panel; each attempt takes one. Nil: DefaultRequestsPerSecond, for this
+	// client alone.
+	Budget *Budget
 	// MaxRetries is how often a call is repeated after 429, 5xx or a network
 	// error; 0: DefaultMaxRetries, negative: never.
 	MaxRetries int

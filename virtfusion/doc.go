@@ -15,9 +15,10 @@
 //
 // # Client
 //
-// [Client] makes every call that serversync needs, within one budget of
-// requests a second, with bounded retries for what may pass and errors that
-// say what to do next ([Error]).
+// [Client] makes every call that serversync needs, within one [Budget] of
+// requests a second, in which a user who waits goes ahead of a sweep, with
+// bounded retries for what may pass and errors that say what to do next
+// ([Error]).
 //
 // Package virtfusionsim, next to this one, simulates a whole VirtFusion.
 package virtfusion

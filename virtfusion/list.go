@@ -9,35 +9,39 @@ import (
 	"strconv"
 )
 
-// list is a JSON array whose bad elements become zero values. PHP writes an
-// array with gaps in its keys as an object, {"0": …, "2": …}: its values
-// count, in the order of their keys. Anything else is no list at all.
-type list[T any] struct {
-	items   []T
-	known   bool // it was a list
-	present bool // the key was there, whatever stood at it
-}
-
-// UnmarshalJSON implements [json.Unmarshaler]; it never fails.
-func (l *list[T]) UnmarshalJSON(data []byte) error {
-	*l = list[T]{present: true}
-	if len(data) == 0 {
-		return nil
-	}
-	switch data[0] {
-	case '[':
-		l.known = decodeLeniently(data, &l.items) == nil
-	case '{':
-		var keyed map[string]T
-		if decodeLeniently(data, &keyed) != nil {
-			return nil //nolint:nilerr // a list that cannot be read counts as missing
+// readList reads each item of a list; what read makes nothing of stays a zero
+// value. PHP writes an array with gaps in its keys as an object, {"0": …,
+// "2": …}: its values count, in the order of their keys. Anything else is no
+// list at all.
+func readList[T any](data []byte, read func(into *T, item []byte)) (list []T, known bool) {
+	switch {
+	case len(data) > 0 && data[0] == '[':
+		var few [8][]byte
+		all := few[:0]
+		walked := itemsOf(data)
+		for walked.next() {
+			all = append(all, walked.value)
 		}
-		l.known = true
-		for _, key := range slices.SortedFunc(maps.Keys(keyed), compareKeys) {
-			l.items = append(l.items, keyed[key])
+		list = make([]T, len(all))
+		for i, item := range all {
+			read(&list[i], item)
 		}
+		return list, true
+	case isObject(data):
+		keyed := map[string][]byte{}
+		f := fieldsOf(data)
+		for f.next() {
+			key, _ := unescaped(f.name)
+			keyed[key] = f.value
+		}
+		list = make([]T, len(keyed))
+		for i, key := range slices.SortedFunc(maps.Keys(keyed), compareKeys) {
+			read(&list[i], keyed[key])
+		}
+		return list, true
+	default:
+		return nil, false
 	}
-	return nil
 }
 
 // compareKeys orders the keys of a PHP array: numbers by value, then the rest.

@@ -15,19 +15,47 @@ const maxAddresses = 1024
 // wireNetwork is a server's network: known when it is an object whose
 // interfaces can be read or are not mentioned, or PHP's [], an empty one.
 type wireNetwork struct {
-	interfaces list[wireInterface]
-	known      bool
+	// addresses are those of the enabled interfaces by their order; of each the
+	// IPv4 addresses first. Nil when there is no network to tell.
+	addresses []string
 }
 
-type wireNetworkObject struct {
-	Interfaces list[wireInterface] `json:"interfaces"`
+func (n *wireNetwork) read(data []byte) {
+	n.addresses = nil
+	var interfaces []wireInterface
+	known := isObject(data) || isEmptyArray(data)
+	f := fieldsOf(data)
+	for f.next() {
+		if string(f.key()) == "interfaces" {
+			interfaces, known = readList(f.value, (*wireInterface).read)
+		}
+	}
+	if known {
+		n.addresses = addresses(interfaces)
+	}
 }
 
 type wireInterface struct {
-	Order   number         `json:"order"`
-	Enabled flag           `json:"enabled"`
-	IPv4    list[wireIPv4] `json:"ipv4"`
-	IPv6    list[wireIPv6] `json:"ipv6"`
+	Order   number
+	Enabled flag
+	IPv4    []wireIPv4
+	IPv6    []wireIPv6
+}
+
+func (w *wireInterface) read(data []byte) {
+	f := fieldsOf(data)
+	for f.next() {
+		switch string(f.key()) {
+		case "order":
+			w.Order.read(f.value)
+		case "enabled":
+			w.Enabled.read(f.value)
+		case "ipv4":
+			w.IPv4, _ = readList(f.value, (*wireIPv4).read)
+		case "ipv6":
+			w.IPv6, _ = readList(f.value, (*wireIPv6).read)
+		}
+	}
 }
 
 // wireIPv4 is an object, or the address alone.
@@ -37,57 +65,58 @@ type wireIPv4 struct {
 	address text
 }
 
+func (a *wireIPv4) read(data []byte) {
+	if !isObject(data) {
+		a.address.read(data)
+		return
+	}
+	f := fieldsOf(data)
+	for f.next() {
+		switch string(f.key()) {
+		case "order":
+			a.order.read(f.value)
+		case "enabled":
+			a.enabled.read(f.value)
+		case "address":
+			a.address.read(f.value)
+		}
+	}
+}
+
 type wireIPv6 struct {
-	Order     number         `json:"order"`
-	Enabled   flag           `json:"enabled"`
-	Subnet    text           `json:"subnet"`
-	CIDR      number         `json:"cidr"`
-	Addresses list[wireIPv4] `json:"addresses"`
+	Order     number
+	Enabled   flag
+	Subnet    text
+	CIDR      number
+	Addresses []wireIPv4
 }
 
-// UnmarshalJSON implements [json.Unmarshaler]; it never fails.
-func (n *wireNetwork) UnmarshalJSON(data []byte) error {
-	*n = wireNetwork{}
-	if !isObject(data) {
-		n.known = isEmptyArray(data)
-		return nil
+func (w *wireIPv6) read(data []byte) {
+	f := fieldsOf(data)
+	for f.next() {
+		switch string(f.key()) {
+		case "order":
+			w.Order.read(f.value)
+		case "enabled":
+			w.Enabled.read(f.value)
+		case "subnet":
+			w.Subnet.read(f.value)
+		case "cidr":
+			w.CIDR.read(f.value)
+		case "addresses":
+			w.Addresses, _ = readList(f.value, (*wireIPv4).read)
+		}
 	}
-	var object wireNetworkObject
-	if decodeLeniently(data, &object) == nil {
-		n.interfaces = object.Interfaces
-		n.known = n.interfaces.known || !n.interfaces.present
-	}
-	return nil
 }
 
-// UnmarshalJSON implements [json.Unmarshaler]; it never fails.
-func (a *wireIPv4) UnmarshalJSON(data []byte) error {
-	*a = wireIPv4{}
-	if !isObject(data) {
-		return a.address.UnmarshalJSON(data)
-	}
-	var object struct {
-		Order   number `json:"order"`
-		Enabled flag   `json:"enabled"`
-		Address text   `json:"address"`
-	}
-	_ = decodeLeniently(data, &object)
-	a.order, a.enabled, a.address = object.Order, object.Enabled, object.Address
-	return nil
-}
-
-// addresses lists the addresses of the enabled interfaces by their order; of
-// each the IPv4 addresses first. Nil when there is no network to tell.
-func (n *wireNetwork) addresses() []string {
-	if !n.known {
-		return nil
-	}
+// addresses lists the addresses of the interfaces; never nil.
+func addresses(interfaces []wireInterface) []string {
 	found := []string{}
-	for _, nic := range inOrder(n.interfaces.items, func(i *wireInterface) (number, flag) { return i.Order, i.Enabled }) {
-		for _, ip := range inOrder(nic.IPv4.items, addressOrder) {
+	for _, nic := range inOrder(interfaces, func(i *wireInterface) (number, flag) { return i.Order, i.Enabled }) {
+		for _, ip := range inOrder(nic.IPv4, addressOrder) {
 			found = appendAddress(found, ip.address.value)
 		}
-		for _, ip := range inOrder(nic.IPv6.items, func(i *wireIPv6) (number, flag) { return i.Order, i.Enabled }) {
+		for _, ip := range inOrder(nic.IPv6, func(i *wireIPv6) (number, flag) { return i.Order, i.Enabled }) {
 			found = ip.append(found)
 		}
 	}
@@ -100,7 +129,7 @@ func addressOrder(a *wireIPv4) (number, flag) { return a.order, a.enabled }
 // subnet itself.
 func (w *wireIPv6) append(found []string) []string {
 	before := len(found)
-	for _, ip := range inOrder(w.Addresses.items, addressOrder) {
+	for _, ip := range inOrder(w.Addresses, addressOrder) {
 		found = appendAddress(found, ip.address.value)
 	}
 	if len(found) > before {

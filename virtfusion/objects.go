@@ -1,9 +1,6 @@
 package virtfusion
 
-import (
-	"encoding/json"
-	"time"
-)
+import "time"
 
 // User is what serversync keeps of a VirtFusion user. Nil says nothing.
 type User struct {
@@ -30,7 +27,9 @@ type Package struct {
 
 // Page is one page of GET /servers. Pages shift while servers come and go: a
 // server can be missed or seen twice, and Total and LastPage can change from
-// one page to the next.
+// one page to the next. Nothing is put right here: whoever reads on compares
+// Number with the page that was asked for, Total and LastPage with those of the
+// page before, and the rows with PerPage, unless it is the last page.
 type Page struct {
 	// Servers are the rows in VirtFusion's order. A row that is no server, or
 	// has no id, is there with ID 0, so that the rows can be counted.
@@ -69,82 +68,86 @@ type UserServers struct {
 	ObservedAt time.Time
 }
 
-type wireUser struct {
-	ID            number `json:"id"`
-	ExtRelationID number `json:"extRelationId"`
-	SelfService   level  `json:"selfService"`
-	Name          text   `json:"name"`
-	Suspended     flag   `json:"suspended"`
-}
-
-func (w *wireUser) user() User {
+// readUser reads a user in valid JSON.
+func readUser(data []byte) User {
+	var wire struct {
+		ID            number `json:"id"`
+		ExtRelationID number `json:"extRelationId"`
+		SelfService   level  `json:"selfService"`
+		Name          text   `json:"name"`
+		Suspended     flag   `json:"suspended"`
+	}
+	_ = decodeLeniently(data, &wire) // it is valid
 	return User{
-		ID:            w.ID.id(),
-		ExtRelationID: w.ExtRelationID.idPointer(),
-		SelfService:   w.SelfService.pointer(),
-		Name:          w.Name.pointer(),
-		Suspended:     w.Suspended.pointer(),
+		ID:            wire.ID.id(),
+		ExtRelationID: wire.ExtRelationID.idPointer(),
+		SelfService:   wire.SelfService.pointer(),
+		Name:          wire.Name.pointer(),
+		Suspended:     wire.Suspended.pointer(),
 	}
 }
 
-type wirePackage struct {
-	ID             number `json:"id"`
-	Name           text   `json:"name"`
-	Enabled        flag   `json:"enabled"`
-	Memory         number `json:"memory"`
-	PrimaryStorage number `json:"primaryStorage"`
-	Traffic        number `json:"traffic"`
-	CPUCores       number `json:"cpuCores"`
-}
-
-func (w *wirePackage) plan() Package {
+// readPackage reads a package in valid JSON; what is no object is one without
+// id.
+func readPackage(data []byte) Package {
+	var wire struct {
+		ID             number `json:"id"`
+		Name           text   `json:"name"`
+		Enabled        flag   `json:"enabled"`
+		Memory         number `json:"memory"`
+		PrimaryStorage number `json:"primaryStorage"`
+		Traffic        number `json:"traffic"`
+		CPUCores       number `json:"cpuCores"`
+	}
+	_ = decodeLeniently(data, &wire) // it is valid
 	return Package{
-		ID:               w.ID.id(),
-		Name:             w.Name.pointer(),
-		Enabled:          w.Enabled.pointer(),
-		MemoryMB:         w.Memory.pointer(),
-		PrimaryStorageGB: w.PrimaryStorage.pointer(),
-		TrafficGB:        w.Traffic.pointer(),
-		CPUCores:         w.CPUCores.pointer(),
+		ID:               wire.ID.id(),
+		Name:             wire.Name.pointer(),
+		Enabled:          wire.Enabled.pointer(),
+		MemoryMB:         wire.Memory.pointer(),
+		PrimaryStorageGB: wire.PrimaryStorage.pointer(),
+		TrafficGB:        wire.Traffic.pointer(),
+		CPUCores:         wire.CPUCores.pointer(),
 	}
 }
 
-// wirePage is a Laravel page; NextPageURL is null on the last one.
-type wirePage struct {
-	CurrentPage number           `json:"current_page"`
-	LastPage    number           `json:"last_page"`
-	PerPage     number           `json:"per_page"`
-	Total       number           `json:"total"`
-	NextPageURL text             `json:"next_page_url"`
-	Data        list[wireServer] `json:"data"`
+// readPackages reads packages; known tells whether they are a list, which is
+// then not nil.
+func readPackages(data []byte) (found []Package, known bool) {
+	return readList(data, func(into *Package, row []byte) { *into = readPackage(row) })
 }
 
-func (w *wirePage) page() Page {
-	return Page{
-		Servers:  servers(w.Data.items),
-		Number:   w.CurrentPage.value,
-		LastPage: w.LastPage.value,
-		PerPage:  w.PerPage.value,
-		Total:    w.Total.value,
-		HasNext:  w.NextPageURL.value != "" || w.CurrentPage.value < w.LastPage.value,
+// readPage reads a Laravel page, in which next_page_url is null on the last
+// one; known tells whether it has a list of servers.
+func readPage(body []byte) (page Page, known bool) {
+	var (
+		number, last, perPage, total number
+		next                         text
+	)
+	f := fieldsOf(body)
+	for f.next() {
+		switch string(f.key()) {
+		case "current_page":
+			number.read(f.value)
+		case "last_page":
+			last.read(f.value)
+		case "per_page":
+			perPage.read(f.value)
+		case "total":
+			total.read(f.value)
+		case "next_page_url":
+			next.read(f.value)
+		case "data":
+			page.Servers, known = readServers(f.value)
+		}
 	}
+	page.Number, page.LastPage, page.PerPage, page.Total = number.value, last.value, perPage.value, total.value
+	page.HasNext = next.value != "" || page.Number < page.LastPage
+	return page, known
 }
 
-// servers turns rows into servers; the result is never nil.
-func servers(rows []wireServer) []Server {
-	found := make([]Server, len(rows))
-	for i := range rows {
-		found[i] = rows[i].server()
-	}
-	return found
-}
-
-// envelope is {"data": …} around one value.
-type envelope struct {
-	Data json.RawMessage `json:"data"`
-}
-
-// rows is {"data": […]}.
-type rows[T any] struct {
-	Data list[T] `json:"data"`
+// readServers reads rows; known tells whether they are a list, which is then
+// not nil.
+func readServers(data []byte) (found []Server, known bool) {
+	return readList(data, func(into *Server, row []byte) { *into = readServer(row) })
 }

@@ -88,9 +88,6 @@ func (p *pace) NextBackOff() time.Duration {
 // try makes one attempt. Its error is an [*Error], or wraps ctx's.
 func (c *Client) try(ctx context.Context, r request, attempt int) (*answer, error) {
 	if err := c.budget.Wait(ctx); err != nil {
-		if ctx.Err() == nil { // the turn would come after the deadline
-			err = context.DeadlineExceeded
-		}
 		return nil, fmt.Errorf("waiting for the request budget: %w", err)
 	}
 	bounded, cancel := context.WithTimeout(ctx, c.timeout)
@@ -138,11 +135,20 @@ func (c *Client) exchange(ctx context.Context, r request) (*http.Response, []byt
 		return nil, nil, fmt.Errorf("send request: %w", err)
 	}
 	defer func() { _ = response.Body.Close() }()
-	body, err := io.ReadAll(io.LimitReader(response.Body, maxBody+1))
+	body, err := readBody(response)
 	if err != nil {
 		return nil, nil, fmt.Errorf("read answer: %w", err)
 	}
 	return response, body, nil
+}
+
+// readBody reads an answer's body, and one byte beyond maxBody at most.
+func readBody(response *http.Response) ([]byte, error) {
+	const believed = 1 << 20 // a promise of more is kept before room is made for it
+	var body bytes.Buffer
+	body.Grow(int(min(max(0, response.ContentLength), believed)) + bytes.MinRead)
+	_, err := body.ReadFrom(io.LimitReader(response.Body, maxBody+1))
+	return body.Bytes(), err
 }
 
 // observedAt dates an answer: the time before the request, on VirtFusion's

@@ -10,9 +10,9 @@ import (
 	"unicode/utf8"
 )
 
-// The types in this file hold one JSON value each. Their UnmarshalJSON never
-// returns an error, because encoding/json gives up on the whole object when
-// one does: a value that cannot be read leaves the field missing.
+// The types in this file hold one JSON value each. A value that cannot be read
+// leaves the field missing: read never fails, nor does UnmarshalJSON, because
+// encoding/json gives up on the whole object when one does.
 
 // number is a non-negative whole number, as a JSON number or as text.
 // Booleans, fractions, negative values and what overflows count as missing.
@@ -21,10 +21,14 @@ type number struct {
 	known bool
 }
 
-// UnmarshalJSON implements [json.Unmarshaler]; it never fails.
+// UnmarshalJSON implements [json.Unmarshaler].
 func (n *number) UnmarshalJSON(data []byte) error {
-	n.value, n.known = parseNumber(unquoted(data))
+	n.read(data)
 	return nil
+}
+
+func (n *number) read(data []byte) {
+	n.value, n.known = parseNumber(unquoted(data))
 }
 
 // pointer returns nil when the value is missing.
@@ -78,8 +82,13 @@ type flag struct {
 	known bool
 }
 
-// UnmarshalJSON implements [json.Unmarshaler]; it never fails.
+// UnmarshalJSON implements [json.Unmarshaler].
 func (f *flag) UnmarshalJSON(data []byte) error {
+	f.read(data)
+	return nil
+}
+
+func (f *flag) read(data []byte) {
 	*f = flag{}
 	text := unquoted(data)
 	switch {
@@ -92,7 +101,6 @@ func (f *flag) UnmarshalJSON(data []byte) error {
 			*f = flag{value: value != 0, known: true}
 		}
 	}
-	return nil
 }
 
 // pointer returns nil when the value is missing.
@@ -106,19 +114,23 @@ func (f *flag) pointer() *bool {
 // level is a number that older versions may send as a boolean: selfService.
 type level struct{ number }
 
-// UnmarshalJSON implements [json.Unmarshaler]; it never fails.
+// UnmarshalJSON implements [json.Unmarshaler].
 func (l *level) UnmarshalJSON(data []byte) error {
+	l.read(data)
+	return nil
+}
+
+func (l *level) read(data []byte) {
+	if l.number.read(data); l.known {
+		return
+	}
 	var f flag
-	_ = l.number.UnmarshalJSON(data)
-	if !l.known {
-		if _ = f.UnmarshalJSON(data); f.known {
-			l.known = true
-			if f.value {
-				l.value = 1
-			}
+	if f.read(data); f.known {
+		l.known = true
+		if f.value {
+			l.value = 1
 		}
 	}
-	return nil
 }
 
 // text is a string; a number counts as its digits. NUL characters are dropped,
@@ -128,11 +140,16 @@ type text struct {
 	known bool
 }
 
-// UnmarshalJSON implements [json.Unmarshaler]; it never fails.
+// UnmarshalJSON implements [json.Unmarshaler].
 func (t *text) UnmarshalJSON(data []byte) error {
+	t.read(data)
+	return nil
+}
+
+func (t *text) read(data []byte) {
 	*t = text{}
 	if len(data) == 0 {
-		return nil
+		return
 	}
 	switch c := data[0]; {
 	case c == '"':
@@ -140,7 +157,6 @@ func (t *text) UnmarshalJSON(data []byte) error {
 	case c == '-' || (c >= '0' && c <= '9'):
 		t.value, t.known = string(data), true
 	}
-	return nil
 }
 
 // pointer returns nil when the value is missing.
@@ -161,14 +177,28 @@ func (t *text) filled() *string {
 
 // unquote reads a JSON string.
 func unquote(data []byte) (string, bool) {
-	var value string
-	if inner := data[1 : len(data)-1]; bytes.IndexByte(inner, '\\') < 0 && utf8.Valid(inner) {
-		value = string(inner)
-	} else if err := json.Unmarshal(data, &value); err != nil {
-		return "", false
+	inner := data[1 : len(data)-1]
+	if bytes.IndexByte(inner, '\\') < 0 && utf8.Valid(inner) {
+		return withoutNUL(string(inner)), true
 	}
-	if strings.IndexByte(value, 0) >= 0 {
-		value = strings.ReplaceAll(value, "\x00", "")
+	value, ok := unescaped(inner)
+	return withoutNUL(value), ok
+}
+
+func withoutNUL(value string) string {
+	if strings.IndexByte(value, 0) < 0 {
+		return value
+	}
+	return strings.ReplaceAll(value, "\x00", "")
+}
+
+// unescaped reads what stands between the quotes of a JSON string.
+func unescaped(inner []byte) (string, bool) {
+	quoted := make([]byte, 0, len(inner)+2)
+	quoted = append(append(append(quoted, '"'), inner...), '"')
+	var value string
+	if err := json.Unmarshal(quoted, &value); err != nil {
+		return "", false
 	}
 	return value, true
 }
@@ -190,11 +220,16 @@ type timestamp struct {
 	known bool
 }
 
-// UnmarshalJSON implements [json.Unmarshaler]; it never fails.
+// UnmarshalJSON implements [json.Unmarshaler].
 func (t *timestamp) UnmarshalJSON(data []byte) error {
+	t.read(data)
+	return nil
+}
+
+func (t *timestamp) read(data []byte) {
 	*t = timestamp{}
 	if len(data) < 2 || data[0] != '"' {
-		return nil
+		return
 	}
 	written := string(bytes.TrimSpace(data[1 : len(data)-1]))
 	value, err := time.Parse(time.RFC3339, written) // accepts a fraction too
@@ -202,13 +237,12 @@ func (t *timestamp) UnmarshalJSON(data []byte) error {
 		value, err = time.ParseInLocation(time.DateTime, written, time.UTC)
 	}
 	if err != nil {
-		return nil //nolint:nilerr // a time that cannot be read counts as missing
+		return
 	}
 	value = value.UTC()
 	if year := value.Year(); year >= 1970 && year <= 9999 {
 		*t = timestamp{value: value, known: true}
 	}
-	return nil
 }
 
 // pointer returns nil when the value is missing.

@@ -97,89 +97,25 @@ func DecodeServer(data []byte) (Server, error) {
 	if !isObject(data) {
 		return Server{}, fmt.Errorf("decode VirtFusion server: %w", ErrNotObject)
 	}
-	wire := new(wireServer)
-	if err := decodeLeniently(data, wire); err != nil {
+	if err := valid(data); err != nil {
 		return Server{}, fmt.Errorf("decode VirtFusion server: %w", err)
 	}
-	return wire.server(), nil
+	return readServer(data), nil
 }
 
-// wireServer is the union of the three forms. Only these fields are decoded.
-type wireServer struct {
-	ID               number        `json:"id"`
-	UUID             text          `json:"uuid"`
-	OwnerID          number        `json:"ownerId"`
-	Owner            wireOwner     `json:"owner"`
-	Name             text          `json:"name"`
-	Hostname         text          `json:"hostname"`
-	State            text          `json:"state"`
-	CommissionStatus number        `json:"commissionStatus"`
-	Commissioned     number        `json:"commissioned"`
-	Suspended        flag          `json:"suspended"`
-	Protected        flag          `json:"protected"`
-	Rebuild          flag          `json:"rebuild"`
-	BuildFailed      flag          `json:"buildFailed"`
-	SelfService      level         `json:"selfService"`
-	PackageID        number        `json:"packageId"`
-	Settings         wireSettings  `json:"settings"`
-	Resources        wireResources `json:"resources"`
-	CPU              wireCPU       `json:"cpu"`
-	Network          wireNetwork   `json:"network"`
-	HypervisorID     number        `json:"hypervisorId"`
-	Hypervisor       wireHost      `json:"hypervisor"`
-	Created          timestamp     `json:"created"`
-	Updated          timestamp     `json:"updated"`
-	Built            timestamp     `json:"built"`
-}
-
-type wireSettings struct {
-	Resources wireResources `json:"resources"`
-}
-
-type wireResources struct {
-	Memory   number `json:"memory"`
-	Storage  number `json:"storage"`
-	Traffic  number `json:"traffic"`
-	CPUCores number `json:"cpuCores"`
-}
-
-type wireCPU struct {
-	Cores number `json:"cores"`
-}
-
-type wireHost struct {
-	ID      number `json:"id"`
-	Name    text   `json:"name"`
-	GroupID number `json:"groupId"`
-}
-
-// wireOwner is an object, or the owner's id alone (simple form).
-type wireOwner struct {
-	id      number
-	details wireOwnerDetails
-	known   bool // it was an object
-}
-
-type wireOwnerDetails struct {
-	ID            number `json:"id"`
-	ExtRelationID number `json:"extRelationId"`
-	Admin         flag   `json:"admin"`
-	Suspended     flag   `json:"suspended"`
-}
-
-// UnmarshalJSON implements [json.Unmarshaler]; it never fails.
-func (o *wireOwner) UnmarshalJSON(data []byte) error {
-	*o = wireOwner{}
+// readServer reads a server in valid JSON; what is no object is one without id.
+func readServer(data []byte) Server {
 	if !isObject(data) {
-		return o.id.UnmarshalJSON(data)
+		return Server{}
 	}
-	o.known = decodeLeniently(data, &o.details) == nil
-	o.id = o.details.ID
-	return nil
+	wire := new(wireServer)
+	wire.read(data)
+	return wire.server()
 }
 
 // server turns the wire's form into ours. The result's pointers point into w,
-// so that a server costs one allocation and not one a field.
+// so that a server costs one allocation and not one a field. (And a page not
+// one for all, or whoever keeps a single name would keep the page.)
 func (w *wireServer) server() Server {
 	s := Server{
 		ID:                w.ID.id(),
@@ -199,7 +135,7 @@ func (w *wireServer) server() Server {
 		StorageGB:         first(w.Settings.Resources.Storage.pointer(), w.Resources.Storage.pointer()),
 		TrafficGB:         first(w.Settings.Resources.Traffic.pointer(), w.Resources.Traffic.pointer()),
 		CPUCores:          first(w.Settings.Resources.CPUCores.pointer(), w.Resources.CPUCores.pointer(), w.CPU.Cores.pointer()),
-		IPAddresses:       w.Network.addresses(),
+		IPAddresses:       w.Network.addresses,
 		HypervisorID:      first(w.HypervisorID.idPointer(), w.Hypervisor.ID.idPointer()),
 		HypervisorName:    w.Hypervisor.Name.filled(),
 		HypervisorGroupID: w.Hypervisor.GroupID.idPointer(),
@@ -207,12 +143,11 @@ func (w *wireServer) server() Server {
 		Updated:           w.Updated.pointer(),
 		Built:             w.Built.pointer(),
 	}
-	w.Network = wireNetwork{} // not kept alive by the pointers
 	if w.Owner.known {
 		s.Owner = &Owner{
-			ExtRelationID: w.Owner.details.ExtRelationID.idPointer(),
-			Admin:         w.Owner.details.Admin.pointer(),
-			Suspended:     w.Owner.details.Suspended.pointer(),
+			ExtRelationID: w.Owner.extRelationID.idPointer(),
+			Admin:         w.Owner.admin.pointer(),
+			Suspended:     w.Owner.suspended.pointer(),
 		}
 	}
 	return s

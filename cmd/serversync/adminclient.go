@@ -72,6 +72,13 @@ type apiError struct {
 
 func (e *apiError) Error() string { return printable(e.message) }
 
+// noServiceError says that no service of ours answers: nobody does, or somebody
+// else, a proxy whose service is away for one.
+type noServiceError struct{ err error }
+
+func (e *noServiceError) Error() string { return e.err.Error() }
+func (e *noServiceError) Unwrap() error { return e.err }
+
 // call sends a request and reads the answer's data.
 func (a *adminClient) call(ctx context.Context, method, path string, query url.Values, data any) error {
 	request, err := http.NewRequestWithContext(ctx, method, a.base+path+"?"+query.Encode(), http.NoBody)
@@ -83,7 +90,7 @@ func (a *adminClient) call(ctx context.Context, method, path string, query url.V
 	}
 	response, err := a.http.Do(request)
 	if err != nil {
-		return fmt.Errorf("no service answers at %s (%w): start it with serversync serve, or set SERVERSYNC_URL to where it runs", a.base, errors.Unwrap(err))
+		return &noServiceError{fmt.Errorf("no service answers at %s (%w): start it with serversync serve, or set SERVERSYNC_URL to where it runs", a.base, errors.Unwrap(err))}
 	}
 	defer func() { _ = response.Body.Close() }()
 	var body struct {
@@ -96,7 +103,7 @@ func (a *adminClient) call(ctx context.Context, method, path string, query url.V
 	}
 	err = json.NewDecoder(io.LimitReader(response.Body, maxAnswer)).Decode(&body)
 	if err != nil || !body.Success && body.Error.Code == "" {
-		return fmt.Errorf("what answers at %s is not serversync, or an older version of it: set SERVERSYNC_URL to where the service runs", a.base)
+		return &noServiceError{fmt.Errorf("what answers at %s is not serversync, or an older version of it: set SERVERSYNC_URL to where the service runs", a.base)}
 	}
 	if !body.Success {
 		return a.refusal(&apiError{status: response.StatusCode, code: body.Error.Code, message: body.Error.Message})

@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"sync/atomic"
 
 	"serversync/api"
+	"serversync/ingest"
 	"serversync/reconciler"
 )
 
@@ -28,4 +30,21 @@ func (b *lateBooks) VoidOrphanedCharges(ctx context.Context) (int, error) {
 		return 0, api.ErrNotReady
 	}
 	return r.VoidOrphanedCharges(ctx)
+}
+
+// lateSyncs are the users' syncs for those who are set up before they are.
+type lateSyncs struct {
+	runs atomic.Pointer[ingest.Runs]
+}
+
+func (s *lateSyncs) StartSync(ctx context.Context, userID int64, dryRun bool, by string) (string, bool, error) {
+	runs := s.runs.Load()
+	if runs == nil {
+		return "", false, api.ErrNotReady
+	}
+	id, joined, err := runs.StartSync(ctx, userID, dryRun, by)
+	if errors.Is(err, ingest.ErrNoSyncs) {
+		err = api.ErrNotReady
+	}
+	return id, joined, err
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/rs/zerolog"
 	"github.com/urfave/cli/v3"
 
+	"serversync/ingest"
 	"serversync/reconciler"
 )
 
@@ -65,6 +66,7 @@ type config struct {
 	policy reconciler.Policy // without what SkyPANEL's settings say
 
 	sweepInterval time.Duration // 0: never
+	maxChanges    ingest.MaxChanges
 
 	logLevel  zerolog.Level
 	logFormat string // "json", "console", or empty: console on a terminal
@@ -117,7 +119,8 @@ func settings() []setting {
 		{env: "ADMIN_TOKEN", usage: "bearer token with the admin role (empty: serve keeps one in DATA_DIR/admin.token)", secret: true, apply: applyAdminToken},
 		{env: "SETTLE_DELAY", fallback: "2m", usage: "how long a new server may wait for SkyPANEL's own row", apply: duration(func(c *config) *time.Duration { return &c.policy.SettleDelay }, 0)},
 		{env: "OBSERVE_ONLY", fallback: "false", usage: "inventory only, no billing row is touched", boolean: true, apply: boolean(func(c *config) *bool { return &c.policy.ObserveOnly })},
-		{env: "SWEEP_INTERVAL", fallback: "15m", usage: "how often every server is reviewed (0: never)", apply: duration(func(c *config) *time.Duration { return &c.sweepInterval }, 0)},
+		{env: "SWEEP_INTERVAL", fallback: "15m", usage: "how often all servers are compared with VirtFusion and SkyPANEL (0: never)", apply: duration(func(c *config) *time.Duration { return &c.sweepInterval }, 0)},
+		{env: "SWEEP_MAX_CHANGES", fallback: "20%", usage: "how many servers' billing a run may change unasked: a number, or a share of all", apply: applyMaxChanges},
 		{env: "BILLING_START", fallback: "discovery", usage: "discovery, or creation: bill the time before the discovery too", apply: applyBillingStart},
 		{env: "BILLING_SELF_SERVICE", fallback: "false", usage: "bill servers that VirtFusion bills itself", boolean: true, apply: boolean(func(c *config) *bool { return &c.policy.BillSelfService })},
 		{env: "BILLING_INITIAL_CHARGE", fallback: "record", usage: "record: the first hour is a pending transaction; none: no transaction", apply: applyInitialCharge},
@@ -320,6 +323,11 @@ func applyReplicas(c *config, v string) error {
 	}
 	c.natsReplicas = n
 	return nil
+}
+
+func applyMaxChanges(c *config, v string) (err error) {
+	c.maxChanges, err = ingest.ParseMaxChanges(v)
+	return err
 }
 
 func applyVirtFusionURL(c *config, v string) error {

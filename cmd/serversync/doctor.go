@@ -16,7 +16,6 @@ import (
 	"github.com/rs/zerolog"
 	"github.com/uptrace/bun"
 	"github.com/urfave/cli/v3"
-	"golang.org/x/time/rate"
 
 	"serversync/api"
 	"serversync/db"
@@ -210,7 +209,7 @@ func examineDatabase(ctx context.Context, database *bun.DB) []finding {
 		})
 	}
 	findings = append(findings, examinePrivileges(ctx, database))
-	findings = append(findings, examinePasses(ctx, database)...)
+	findings = append(findings, examineSweeps(ctx, database)...)
 	return findings
 }
 
@@ -227,21 +226,25 @@ func examinePrivileges(ctx context.Context, database *bun.DB) finding {
 	}
 }
 
-// examinePasses says when the books were last reviewed.
-func examinePasses(ctx context.Context, database *bun.DB) []finding {
-	passes, err := db.Passes(ctx, database)
-	if err != nil || len(passes) == 0 {
-		return []finding{{Check: "books pass", OK: true, Detail: "has not run yet: serve runs it"}}
+// examineSweeps says when all servers were last compared with VirtFusion, and
+// what waits for a person.
+func examineSweeps(ctx context.Context, database *bun.DB) []finding {
+	last, err := db.LastSweep(ctx, database)
+	if err != nil || last == nil {
+		return []finding{{Check: "last sweep", OK: true, Detail: "none yet: serve sweeps by itself, unless SWEEP_INTERVAL is 0"}}
 	}
-	var findings []finding
-	for _, p := range passes {
-		f := finding{Check: "books pass: " + p.Name, OK: true, Detail: "not finished since " + p.StartedAt.UTC().Format(time.RFC3339)}
-		if p.FinishedAt != nil {
-			f.Detail = fmt.Sprintf("last at %s: %d servers, %d changed", p.FinishedAt.UTC().Format(time.RFC3339), p.Servers, p.Changed)
-		}
-		findings = append(findings, f)
+	f := finding{
+		Check: "last sweep", OK: last.State == db.RunSucceeded || last.State == db.RunRunning,
+		Detail: fmt.Sprintf("%s, begun at %s", last.State, last.StartedAt.UTC().Format(time.RFC3339)),
+		Remedy: "look at it with `serversync status`",
 	}
-	return findings
+	if last.Note != "" {
+		f.Detail += ": " + last.Note
+	}
+	if last.State == db.RunNeedsApproval {
+		f.Remedy = "look at it with `serversync status`, then `serversync sweep --approve " + last.ID + "`"
+	}
+	return []finding{f}
 }
 
 // examineVirtFusion tries the API with what the environment or SkyPANEL's
@@ -254,7 +257,7 @@ func examineVirtFusion(ctx context.Context, c *config, database bun.IDB) finding
 		return f
 	}
 	client, err := virtfusion.New(virtfusion.Config{
-		BaseURL: settings.url, Token: settings.token, SkipTLSVerify: !settings.verify, Budget: rate.NewLimiter(rate.Limit(c.virtfusionRPS), 1),
+		BaseURL: settings.url, Token: settings.token, SkipTLSVerify: !settings.verify, Budget: virtfusion.NewBudget(c.virtfusionRPS),
 		MaxRetries: -1, Timeout: connectTimeout,
 	})
 	if err == nil {

@@ -20,9 +20,10 @@ var version = "dev"
 
 // Exit codes, fixed by the interface.
 const (
-	exitDone   = 0
-	exitFailed = 1
-	exitUsage  = 2 // wrong usage or configuration
+	exitDone       = 0
+	exitFailed     = 1
+	exitUsage      = 2 // wrong usage or configuration
+	exitIncomplete = 3 // a run could not see or do everything, or waits for approval
 )
 
 func main() {
@@ -47,6 +48,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if _, usage := errors.AsType[*usageError](err); usage {
 		return exitUsage
 	}
+	if _, incomplete := errors.AsType[*incompleteError](err); incomplete {
+		return exitIncomplete
+	}
 	return exitFailed
 }
 
@@ -55,6 +59,12 @@ type usageError struct{ err error }
 
 func (e *usageError) Error() string { return e.err.Error() }
 func (e *usageError) Unwrap() error { return e.err }
+
+// incompleteError is a run that could not see or do everything: exit code 3.
+type incompleteError struct{ err error }
+
+func (e *incompleteError) Error() string { return e.err.Error() }
+func (e *incompleteError) Unwrap() error { return e.err }
 
 // root is the command line.
 func root(stdout, stderr io.Writer) *cli.Command {
@@ -65,7 +75,8 @@ func root(stdout, stderr io.Writer) *cli.Command {
 		Writer:    stdout,
 		ErrWriter: stderr,
 		Commands: []*cli.Command{
-			serveCommand(), demoCommand(), simulateCommand(), explainCommand(), cleanupCommand(), migrateCommand(), doctorCommand(),
+			serveCommand(), demoCommand(), simulateCommand(), sweepCommand(), statusCommand(), explainCommand(), cleanupCommand(),
+			migrateCommand(), doctorCommand(),
 			{
 				Name:  "version",
 				Usage: "print the version",

@@ -140,10 +140,10 @@ func (m *model) sideBySide(t *rapid.T) {
 	}
 	m.bed.figures.parallel.Add(1)
 	errs := make(chan error, 2)
-	ended := m.clock().Add(modelBooksEvery) // the pass over all is due
+	ended := m.clock().Add(modelBooksEvery)
 	m.micros.Store(ended.UnixMicro())
 	go func() { errs <- m.workers[modelReconcilers-1].SettleDue(m.ctx) }()
-	go func() { errs <- m.workers[0].BooksPassDue(m.ctx) }()
+	go func() { errs <- m.review() }()
 	m.reconcile(m.stream.waits(), rapid.IntRange(1, 4).Draw(t, "batch"), modelReconcilers)
 	for range 2 {
 		if err := <-errs; err != nil {

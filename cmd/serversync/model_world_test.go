@@ -15,7 +15,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 	"github.com/uptrace/bun"
-	"golang.org/x/time/rate"
 	"pgregory.net/rapid"
 
 	"serversync/db"
@@ -235,7 +234,7 @@ func (m *model) connect() {
 	var err error
 	m.client, err = virtfusion.New(virtfusion.Config{
 		BaseURL: "http://cp.model.example", Token: virtfusionsim.DefaultToken, MaxRetries: -1,
-		Budget: rate.NewLimiter(rate.Inf, 1), Clock: m.clock, Transport: inProcess{m.panel.Handler()},
+		Budget: virtfusion.NewBudget(1e9), Clock: m.clock, Transport: inProcess{m.panel.Handler()},
 	})
 	if err != nil {
 		m.Fatal(err)
@@ -248,7 +247,7 @@ func (m *model) newWorker() *modelWorker {
 	feed := new(modelConsumer)
 	return &modelWorker{feed: feed, Reconciler: reconciler.New(reconciler.Config{
 		DB: m.db, Consumer: feed, DeadLetters: m.bed.dead, Policy: m.policy, Now: m.clock, Log: zerolog.Nop(),
-		Metrics: prometheus.NewRegistry(), BooksInterval: modelBooksEvery, Refetcher: m.asker,
+		Metrics: prometheus.NewRegistry(), Refetcher: m.asker,
 	})}
 }
 
@@ -348,11 +347,40 @@ func (m *model) settle() {
 
 func (m *model) reviewBooks() {
 	m.Helper()
-	if err := m.workers[0].BooksPassDue(m.ctx); err != nil {
+	if err := m.review(); err != nil {
 		m.Fatalf("review the books: %v", err)
 	}
 	m.note("books pass")
 	m.look()
+}
+
+// review looks for what changed on SkyPANEL's side: at the young rows, if that
+// is due, and at all servers, as a sweep does.
+func (m *model) review() error {
+	r := m.workers[0]
+	if err := r.BooksPassDue(m.ctx); err != nil {
+		return err
+	}
+	for after := int64(0); ; {
+		ids, last, err := db.ServersToReview(m.ctx, m.db, after)
+		if err != nil || last == 0 {
+			return err
+		}
+		after = last
+		effects, err := r.Preview(m.ctx, ids, nil)
+		if err != nil {
+			return err
+		}
+		var changing []int64
+		for i := range effects {
+			if effects[i].Changes {
+				changing = append(changing, effects[i].ServerID)
+			}
+		}
+		if _, err := r.RedecideFor(m.ctx, "review", changing); err != nil {
+			return err
+		}
+	}
 }
 
 // ask has VirtFusion asked what is to be asked. A failure of its API is no

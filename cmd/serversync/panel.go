@@ -8,7 +8,6 @@ import (
 
 	"github.com/rs/zerolog"
 	"github.com/uptrace/bun"
-	"golang.org/x/time/rate"
 
 	"serversync/db"
 	"serversync/virtfusion"
@@ -47,7 +46,7 @@ func readVirtFusionSettings(ctx context.Context, c *config, database bun.IDB) (v
 // panelClient keeps one API client for as long as its settings stay the same,
 // so that a token rotated in SkyPANEL needs no restart.
 type panelClient struct {
-	budget *rate.Limiter // shared by all clients of the process
+	budget *virtfusion.Budget // shared by all clients of the process
 
 	mu       sync.Mutex
 	settings virtfusionSettings

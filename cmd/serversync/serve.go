@@ -17,7 +17,6 @@ import (
 	"github.com/rs/zerolog"
 	"github.com/urfave/cli/v3"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/time/rate"
 
 	"serversync/api"
 	"serversync/db"
@@ -26,6 +25,7 @@ import (
 	"serversync/internal/httpserver"
 	"serversync/reconciler"
 	"serversync/schemas"
+	"serversync/virtfusion"
 )
 
 func serveCommand() *cli.Command {
@@ -33,7 +33,8 @@ func serveCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "serve",
 		Usage: "run the service",
-		Description: "Runs the roles of this process: ingest hears VirtFusion's webhooks, reconcile brings the books in step.\n" +
+		Description: "Runs the roles of this process: ingest hears VirtFusion's webhooks, reconcile brings the books in step,\n" +
+			"sweep compares the whole fleet with VirtFusion, api answers people and programs.\n" +
 			"PostgreSQL and NATS are embedded where DATABASE_URL and NATS_URL are not set.",
 		Flags: flags(all),
 		Action: func(ctx context.Context, cmd *cli.Command) error {
@@ -68,6 +69,7 @@ type service struct {
 	http      *httpserver.Server
 	api       *api.API // nil: not a role of this process
 	books     lateBooks
+	syncs     lateSyncs
 	panel     panelClient
 	// migrated is closed when the database is ready for use.
 	migrated chan struct{}
@@ -79,7 +81,7 @@ type service struct {
 // it), and sets up the HTTP server.
 func open(ctx context.Context, c *config, log zerolog.Logger) (_ *service, err error) {
 	s := &service{config: c, log: log, registry: prometheus.NewRegistry(), migrated: make(chan struct{})}
-	s.panel.budget = rate.NewLimiter(rate.Limit(c.virtfusionRPS), max(1, int(c.virtfusionRPS)))
+	s.panel.budget = virtfusion.NewBudget(c.virtfusionRPS)
 	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	defer func() {
 		if err != nil {
@@ -137,12 +139,21 @@ func (s *service) setUpAPI() error {
 		}
 	}
 	var err error
-	s.api, err = api.New(api.Config{DB: s.stores.db, Books: &s.books, AdminToken: token, Checks: s.examine, Now: time.Now, Log: s.log})
+	s.api, err = api.New(api.Config{DB: s.stores.db, Books: &s.books, Syncs: &s.syncs, Queue: s.queue, DeadLetters: s.dead, AdminToken: token, Checks: s.examine, Now: time.Now, Log: s.log})
 	if err != nil {
 		return fmt.Errorf("set up the API: %w", err)
 	}
 	s.api.Register(s.http.Echo())
 	return nil
+}
+
+// queue is how many events the reconciler has not acknowledged yet.
+func (s *service) queue(ctx context.Context) (int64, error) { return events.QueueDepth(ctx, s.js) }
+
+// dead is how many dead letters wait for a person.
+func (s *service) dead(ctx context.Context) (int64, error) {
+	n, err := events.NewDeadLetters(s.js).Count(ctx)
+	return int64(n), err //nolint:gosec // G115: a stream holds less than 2^63 messages
 }
 
 // drainTimeout is how long requests in hand may take after a shutdown was
@@ -214,7 +225,7 @@ func (s *service) run(ctx context.Context) error {
 
 // notYet are settings of the interface that come with later versions: whoever
 // sets one must not believe it to be in force.
-var notYet = []string{"SWEEP_MAX_CHANGES", "NOTIFY_USERS", "SESSION_SECRET", "PUBLIC_ORIGINS"}
+var notYet = []string{"NOTIFY_USERS", "SESSION_SECRET", "PUBLIC_ORIGINS"}
 
 // warn says what is likely a mistake.
 func (s *service) warn() {
@@ -285,7 +296,7 @@ func (s *service) stream(ctx context.Context, g *errgroup.Group) error {
 		}
 		return err
 	})
-	if err != nil || ctx.Err() != nil || !s.config.has(roleReconcile) && !s.config.has(roleAPI) {
+	if err != nil || ctx.Err() != nil || s.stores.db == nil {
 		return err
 	}
 	select {
@@ -296,10 +307,11 @@ func (s *service) stream(ctx context.Context, g *errgroup.Group) error {
 	r := reconciler.New(reconciler.Config{
 		DB: s.stores.db, Consumer: consumer, DeadLetters: events.NewDeadLetters(s.js), Policy: s.config.policy,
 		Now: time.Now, Log: s.log, Metrics: s.registry,
-		BooksInterval: cmp.Or(s.config.sweepInterval, reconciler.Never),
-		Refetcher:     ingest.NewRefetcher(s.virtfusion, s.publisher, time.Now),
+		MaxChanges: s.config.maxChanges.Limit,
+		Refetcher:  ingest.NewRefetcher(s.virtfusion, s.publisher, time.Now),
 	})
 	s.books.reconciler.Store(r)
+	s.runs(ctx, g, r)
 	if !s.config.has(roleReconcile) {
 		return nil
 	}
@@ -312,6 +324,26 @@ func (s *service) stream(ctx context.Context, g *errgroup.Group) error {
 	g.Go(func() error { return r.RunBooksPass(ctx) })
 	g.Go(func() error { return r.RunAsks(ctx) })
 	return nil
+}
+
+// runs starts what looks at many servers at once: the sweeps, and the users'
+// syncs.
+func (s *service) runs(ctx context.Context, g *errgroup.Group, r *reconciler.Reconciler) {
+	if !s.config.has(roleSweep) && !s.config.has(roleAPI) {
+		return
+	}
+	runs := ingest.NewRuns(ingest.RunsConfig{
+		DB: s.stores.db, Client: s.virtfusion, Publisher: s.publisher, Books: r,
+		Interval: s.config.sweepInterval, MaxChanges: s.config.maxChanges, ObserveOnly: s.config.policy.ObserveOnly,
+		Budget: s.panel.budget.Stats, Now: time.Now, Log: s.log, Metrics: s.registry,
+	})
+	if s.config.has(roleAPI) {
+		g.Go(func() error { return runs.RunSyncs(ctx) })
+		s.syncs.runs.Store(runs)
+	}
+	if s.config.has(roleSweep) {
+		g.Go(func() error { return runs.RunSweeps(ctx) })
+	}
 }
 
 // passing reports that the broker may yet come.

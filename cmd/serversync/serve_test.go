@@ -448,10 +448,10 @@ func TestDoctorAsksTheRunningService(t *testing.T) {
 		}
 	}
 	// With the token, the service looks into its own database.
-	eventually(t, "doctor tells when the books were reviewed", func() bool {
+	eventually(t, "doctor tells how the last sweep ended", func() bool {
 		out.Reset()
 		code = run(t.Context(), []string{"serversync", "doctor", "--url", r.base, "--webhook-tokens", "x", "--data-dir", r.config.dataDir}, &out, &out)
-		return strings.Contains(out.String(), "service: books pass: all") && !strings.Contains(out.String(), "not finished")
+		return strings.Contains(out.String(), "service: last sweep") && strings.Contains(out.String(), "VirtFusion showed nothing")
 	})
 	if code != exitFailed || !strings.Contains(out.String(), "VIRTFUSION_API_URL") || !strings.Contains(out.String(), "ok    service: schema") {
 		t.Errorf("exit %d: doctor must miss the API's URL:\n%s", code, out.String())

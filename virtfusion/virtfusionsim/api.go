@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"slices"
 	"strconv"
 )
 
@@ -90,7 +89,7 @@ func askedPage(w http.ResponseWriter, r *http.Request) (pageRequest, bool) {
 func (p *Panel) page(q pageRequest) object {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	all := sortedByID(p.servers)
+	all := p.servers.ordered
 	last := pages(len(all), q.perPage)
 	from := len(all)
 	if q.number <= last {
@@ -127,7 +126,7 @@ func pages(rows, perPage int) int { return max(1, (rows+perPage-1)/perPage) }
 
 func (p *Panel) getServer(w http.ResponseWriter, r *http.Request) {
 	p.answer(w, func() (any, bool) {
-		server, ok := p.servers[pathNumber(r, "id")]
+		server, ok := p.servers.get(pathNumber(r, "id"))
 		if !ok {
 			return nil, false
 		}
@@ -142,7 +141,7 @@ func (p *Panel) serversOfUser(w http.ResponseWriter, r *http.Request) {
 			return nil, false
 		}
 		rows := []object{}
-		for _, server := range sortedByID(p.servers) {
+		for _, server := range p.servers.ordered {
 			if server.OwnerID == user.ID {
 				rows = append(rows, writer{panel: p}.ofUser(server))
 			}
@@ -160,12 +159,14 @@ func (p *Panel) userByExtRelation(w http.ResponseWriter, r *http.Request) {
 
 // byExtRelation finds a user by the billing panel's id; the caller holds mu.
 func (p *Panel) byExtRelation(ext int64) (User, bool) {
-	users := sortedByID(p.users)
-	i := slices.IndexFunc(users, func(u User) bool { return ext != 0 && u.ExtRelationID == ext })
-	if i < 0 {
-		return User{}, false
+	var first int64
+	for id, user := range p.users {
+		if ext != 0 && user.ExtRelationID == ext && (first == 0 || id < first) {
+			first = id
+		}
 	}
-	return users[i], true
+	user, ok := p.users[first]
+	return user, ok
 }
 
 func (p *Panel) listPackages(w http.ResponseWriter, _ *http.Request) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -12,7 +13,6 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/time/rate"
 
 	"serversync/virtfusion"
 	"serversync/virtfusion/virtfusionsim"
@@ -60,16 +60,16 @@ func call(ctx context.Context, client *virtfusion.Client, op virtfusionsim.Opera
 
 // refusal is what the client makes of a fault that tells it nothing.
 type refusal struct {
-	reads   error // of every read but Connect
-	connect error // Connect looks at the status alone
-	credit  error
+	reads  error
+	credit error
 	// done: the credit was moved all the same.
 	done bool
 }
 
 func refusals() map[virtfusionsim.Fault]refusal {
-	same := func(err error) refusal { return refusal{reads: err, connect: err, credit: err} }
-	down := refusal{virtfusion.ErrUnavailable, virtfusion.ErrUnavailable, virtfusion.ErrOutcomeUnknown, false}
+	same := func(err error) refusal { return refusal{reads: err, credit: err} }
+	down := refusal{virtfusion.ErrUnavailable, virtfusion.ErrOutcomeUnknown, false}
+	other := refusal{virtfusion.ErrMalformed, virtfusion.ErrOutcomeUnknown, false}
 	return map[virtfusionsim.Fault]refusal{
 		virtfusionsim.FaultUnauthorized:       same(virtfusion.ErrUnauthorized),
 		virtfusionsim.FaultUnauthorizedText:   same(virtfusion.ErrUnauthorized),
@@ -80,12 +80,12 @@ func refusals() map[virtfusionsim.Fault]refusal {
 		virtfusionsim.FaultServerError:        down,
 		virtfusionsim.FaultBadGateway:         down,
 		virtfusionsim.FaultServiceUnavailable: down,
-		virtfusionsim.FaultTruncatedJSON:      {virtfusion.ErrMalformed, nil, nil, true}, // for credit, a 2xx is the receipt
-		virtfusionsim.FaultCutOff:             {virtfusion.ErrUnavailable, virtfusion.ErrUnavailable, virtfusion.ErrOutcomeUnknown, true},
-		virtfusionsim.FaultHTML:               {virtfusion.ErrMalformed, nil, virtfusion.ErrOutcomeUnknown, false},
-		virtfusionsim.FaultHTMLAsJSON:         {virtfusion.ErrMalformed, nil, nil, false},
+		virtfusionsim.FaultTruncatedJSON:      {virtfusion.ErrMalformed, virtfusion.ErrOutcomeUnknown, true},
+		virtfusionsim.FaultCutOff:             {virtfusion.ErrUnavailable, virtfusion.ErrOutcomeUnknown, true},
+		virtfusionsim.FaultHTML:               other,
+		virtfusionsim.FaultHTMLAsJSON:         other,
 		virtfusionsim.FaultHanging:            down,
-		virtfusionsim.FaultHangingBody:        {virtfusion.ErrUnavailable, virtfusion.ErrUnavailable, virtfusion.ErrOutcomeUnknown, true},
+		virtfusionsim.FaultHangingBody:        {virtfusion.ErrUnavailable, virtfusion.ErrOutcomeUnknown, true},
 
 		virtfusionsim.FaultDoneThenHanging:        {credit: virtfusion.ErrOutcomeUnknown, done: true},
 		virtfusionsim.FaultDoneThenGatewayTimeout: {credit: virtfusion.ErrOutcomeUnknown, done: true},
@@ -105,12 +105,8 @@ func TestRefusals(t *testing.T) {
 					client = impatient(t, panel, hung)
 				}
 				expected := want.reads
-				switch op {
-				case virtfusionsim.OpConnect:
-					expected = want.connect
-				case virtfusionsim.OpCredit:
+				if op == virtfusionsim.OpCredit {
 					expected = want.credit
-				default:
 				}
 				err := call(t.Context(), client, op)
 				if !errors.Is(err, expected) {
@@ -136,7 +132,7 @@ func impatient(t *testing.T, panel *virtfusionsim.Panel, hung <-chan struct{}) *
 	server := httptest.NewServer(panel.Handler())
 	t.Cleanup(server.Close)
 	return must[*virtfusion.Client](t)(virtfusion.New(virtfusion.Config{
-		BaseURL: server.URL, Token: virtfusionsim.DefaultToken, Budget: rate.NewLimiter(rate.Inf, 1), MaxRetries: -1,
+		BaseURL: server.URL, Token: virtfusionsim.DefaultToken, Budget: virtfusion.NewBudget(math.Inf(1)), MaxRetries: -1,
 		Transport: givingUp{server.Client().Transport, hung},
 	}))
 }

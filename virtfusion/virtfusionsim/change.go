@@ -62,7 +62,7 @@ func (p *Panel) CreateServer(args CreateArgs) (Server, error) {
 		if err != nil {
 			return nil, event{}, err
 		}
-		p.servers[server.ID] = server
+		p.servers.put(server.ID, server)
 		return server, event{name: eventCreate, status: statusSuccess, args: &args}, nil
 	})
 }
@@ -160,7 +160,7 @@ func (p *Panel) Destroy(id int64) (Server, error) {
 		}
 		p.earlier.keepGone(server.copy())
 		server.Updated = now
-		delete(p.servers, id)
+		p.servers.drop(id)
 		return server, event{name: eventDestroy, status: statusSuccess}, nil
 	})
 }
@@ -174,7 +174,7 @@ func (p *Panel) DestroySilently(id int64) error {
 		return err
 	}
 	p.earlier.keepGone(server.copy())
-	delete(p.servers, id)
+	p.servers.drop(id)
 	return nil
 }
 
@@ -207,7 +207,7 @@ func (p *Panel) newServer(args CreateArgs, now time.Time) (*Server, error) {
 	if _, ok := p.users[args.OwnerID]; !ok {
 		return nil, fmt.Errorf("user %d: %w", args.OwnerID, ErrUnknown)
 	}
-	if _, ok := p.servers[args.ID]; ok {
+	if _, ok := p.servers.get(args.ID); ok {
 		return nil, fmt.Errorf("server %d exists", args.ID)
 	}
 	plan, ok := p.packages[args.PackageID]

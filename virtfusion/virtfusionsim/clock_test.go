@@ -1,11 +1,10 @@
 package virtfusionsim_test
 
 import (
+	"math"
 	"net/http/httptest"
 	"testing"
 	"time"
-
-	"golang.org/x/time/rate"
 
 	"serversync/virtfusion"
 	"serversync/virtfusion/virtfusionsim"
@@ -20,7 +19,7 @@ func TestSkew(t *testing.T) {
 	server := httptest.NewServer(panel.Handler())
 	t.Cleanup(server.Close)
 	client := must[*virtfusion.Client](t)(virtfusion.New(virtfusion.Config{
-		BaseURL: server.URL, Token: virtfusionsim.DefaultToken, Budget: rate.NewLimiter(rate.Inf, 1), MaxRetries: -1, Clock: epoch,
+		BaseURL: server.URL, Token: virtfusionsim.DefaultToken, Budget: virtfusion.NewBudget(math.Inf(1)), MaxRetries: -1, Clock: epoch,
 	}))
 	id := must[virtfusionsim.Server](t)(panel.CreateServer(virtfusionsim.CreateArgs{OwnerID: 1})).ID
 	for _, skew := range []time.Duration{time.Hour, 0, -time.Hour} {

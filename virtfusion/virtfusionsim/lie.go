@@ -25,8 +25,8 @@ func (p *Panel) double() *Panel {
 	other := p.bare()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for id, server := range p.servers {
-		other.servers[id] = new(server.copy())
+	for i, id := range p.servers.ids {
+		other.servers.put(id, new(p.servers.ordered[i].copy()))
 	}
 	other.earlier.states = maps.Clone(p.earlier.states)
 	return other
@@ -50,7 +50,7 @@ func (b *bite) about(id int64) bool { return b.ServerID == 0 || b.ServerID == id
 
 // emptied has no servers and no packages.
 func emptied(p *Panel, _ *bite) {
-	clear(p.servers)
+	p.servers.clear()
 	clear(p.packages)
 }
 
@@ -58,15 +58,15 @@ func emptied(p *Panel, _ *bite) {
 func outdated(p *Panel, b *bite) {
 	for id, was := range p.earlier.states {
 		if b.about(id) {
-			p.servers[id] = was
+			p.servers.put(id, was)
 		}
 	}
 }
 
 // misattributed has the servers belong to others.
 func misattributed(p *Panel, b *bite) {
-	for id, server := range p.servers {
-		if !b.about(id) {
+	for i, server := range p.servers.ordered {
+		if !b.about(p.servers.ids[i]) {
 			continue
 		}
 		if b.OwnerID != 0 {
@@ -108,7 +108,7 @@ func longNamed(p *Panel, b *bite) {
 			p.packages[plan.ID] = plan
 		}
 	}
-	for _, server := range sortedByID(p.servers) {
+	for _, server := range p.servers.ordered {
 		shown := (b.op == OpGet && server.ID == b.id) || (b.op == OpUserServers && server.OwnerID == b.id) || b.op == OpList
 		if shown && b.about(server.ID) {
 			server.Name = name
@@ -119,8 +119,8 @@ func longNamed(p *Panel, b *bite) {
 
 // shifted has ids above 2^31, under the old paths.
 func shifted(p *Panel, b *bite) {
-	for id, server := range p.servers {
-		if b.about(id) {
+	for i, server := range p.servers.ordered {
+		if b.about(p.servers.ids[i]) {
 			server.ID += beyond32Bits
 		}
 	}

@@ -63,7 +63,7 @@ func (p *Panel) invented(first int64, n int) *Panel {
 			Name: fmt.Sprintf("invented-%d", id), State: "running", CommissionStatus: 3,
 			MemoryMB: 1024, StorageGB: 20, CPUCores: 1, Created: now, Updated: now, Built: now,
 		}
-		other.servers[id] = server
+		other.servers.put(id, server)
 	}
 	return other
 }

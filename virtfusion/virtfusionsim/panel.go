@@ -86,7 +86,7 @@ type Panel struct {
 	users       map[int64]User
 	packages    map[int64]Package
 	hypervisors map[int64]Hypervisor
-	servers     map[int64]*Server
+	servers     roster
 	credits     []Credit
 	lastUser    int64
 	lastPackage int64
@@ -125,7 +125,7 @@ func New(config Config) *Panel {
 		users:       map[int64]User{},
 		packages:    map[int64]Package{},
 		hypervisors: map[int64]Hypervisor{},
-		servers:     map[int64]*Server{},
+		servers:     newRoster(),
 		wake:        make(chan struct{}, 1),
 		post:        newPost(config.Seed),
 		earlier:     earlier{states: map[int64]*Server{}},
@@ -196,11 +196,10 @@ func assign(id int64, last *int64) int64 {
 func (p *Panel) Servers() []Server {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	all := make([]Server, 0, len(p.servers))
-	for _, server := range p.servers {
-		all = append(all, server.copy())
+	all := make([]Server, p.servers.size())
+	for i, server := range p.servers.ordered {
+		all[i] = server.copy()
 	}
-	slices.SortFunc(all, func(a, b Server) int { return cmp.Compare(a.ID, b.ID) })
 	return all
 }
 
@@ -240,13 +239,13 @@ func (p *Panel) Credits() []Credit {
 func (p *Panel) has(id int64) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	_, ok := p.servers[id]
+	_, ok := p.servers.get(id)
 	return ok
 }
 
 // server finds a server; the caller holds mu.
 func (p *Panel) server(id int64) (*Server, error) {
-	server, ok := p.servers[id]
+	server, ok := p.servers.get(id)
 	if !ok {
 		return nil, fmt.Errorf("server %d: %w", id, ErrUnknown)
 	}

@@ -1,0 +1,191 @@
+package api
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/labstack/echo/v4"
+	"github.com/shopspring/decimal"
+
+	"serversync/db"
+	"serversync/internal/skypanel"
+)
+
+// Overview is how everything stands.
+type Overview struct {
+	Coverage Coverage `json:"coverage"`
+	// AwaitingApproval counts servers; they are among those of Coverage.
+	AwaitingApproval int64   `json:"awaitingApproval"`
+	Revenue          Revenue `json:"revenue"`
+	// Lag is how many events the reconciler has not acknowledged yet,
+	// DeadLetters how many wait for a person; null: nobody knows.
+	Lag         *int64 `json:"lag"`
+	DeadLetters *int64 `json:"deadLetters"`
+	LastSweep   *Run   `json:"lastSweep"` // null: there was none
+	// Sweeping: a process with the role sweep is there.
+	Sweeping bool  `json:"sweeping"`
+	Waiting  []Run `json:"waiting"` // for approval, newest first
+}
+
+// Coverage counts the servers that are not gone. Its parts add up to Total.
+type Coverage struct {
+	Total    int64            `json:"total"`
+	On       int64            `json:"on"`  // external, billed
+	Off      map[string]int64 `json:"off"` // external, not billed: by reason
+	Native   int64            `json:"native"`
+	Unlinked int64            `json:"unlinked"`
+	Conflict int64            `json:"conflict"`
+	Settling int64            `json:"settling"`
+}
+
+// Revenue is what external servers bring a month. Amounts are dollars, as
+// strings.
+type Revenue struct {
+	RecordedMonthly Amounts `json:"recordedMonthly"`
+}
+
+// Amounts are what billing rows say, and what SkyPANEL charges for them in
+// whole tokens.
+type Amounts struct {
+	List      string `json:"list"`
+	Effective string `json:"effective"`
+}
+
+// overview answers GET /api/admin/overview.
+func (a *API) overview(c echo.Context) error {
+	ctx := c.Request().Context()
+	o, err := a.readBooks(ctx)
+	if err != nil {
+		return fault(err)
+	}
+	if err := a.readSweeps(ctx, o); err != nil {
+		return fault(err)
+	}
+	o.Lag = a.depth(ctx, "the queue", a.queue)
+	o.DeadLetters = a.depth(ctx, "the dead letters", a.dead)
+	return succeed(c, o)
+}
+
+// readBooks reads how servers and revenue stand.
+func (a *API) readBooks(ctx context.Context) (*Overview, error) {
+	covered, err := db.Coverage(ctx, a.db)
+	if err != nil {
+		return nil, err
+	}
+	o := &Overview{Coverage: toCoverage(covered)}
+	if o.AwaitingApproval, err = db.AwaitingApproval(ctx, a.db); err != nil {
+		return nil, err
+	}
+	prices, err := db.RecordedPrices(ctx, a.db)
+	if err != nil {
+		return nil, err
+	}
+	o.Revenue.RecordedMonthly = sum(prices)
+	return o, nil
+}
+
+// maxWaiting bounds the runs that wait in an overview.
+const maxWaiting = 50
+
+// readSweeps reads which runs there are to know of.
+func (a *API) readSweeps(ctx context.Context, o *Overview) error {
+	last, err := db.LastSweep(ctx, a.db)
+	if err != nil {
+		return err
+	}
+	if last != nil {
+		if o.LastSweep, err = a.toRun(ctx, last); err != nil {
+			return err
+		}
+	}
+	waiting, err := db.Runs(ctx, a.db, db.RunsQuery{State: db.RunNeedsApproval, Limit: maxWaiting})
+	if err != nil {
+		return err
+	}
+	waiting = slices.DeleteFunc(waiting, func(r db.Run) bool { return r.DryRun }) // nobody can approve those
+	if o.Waiting, err = a.toRuns(ctx, waiting); err != nil {
+		return err
+	}
+	o.Sweeping, err = db.Leading(ctx, a.db)
+	return err
+}
+
+// depth asks how much waits somewhere; nil when nobody can say, which is no
+// reason not to tell the rest.
+func (a *API) depth(ctx context.Context, of string, ask func(context.Context) (int64, error)) *int64 {
+	if ask == nil {
+		return nil
+	}
+	n, err := ask(ctx)
+	if err != nil {
+		a.log.Warn().Err(err).Msg("cannot say how many events are in " + of)
+		return nil
+	}
+	return &n
+}
+
+// offUnknown is the reason of servers that are not billed though nobody said
+// why. There should be none.
+const offUnknown = "unknown"
+
+func toCoverage(covered []db.Covered) Coverage {
+	c := Coverage{Off: map[string]int64{}}
+	for _, part := range covered {
+		c.Total += part.Servers
+		switch {
+		case part.Status == "native":
+			c.Native += part.Servers
+		case part.Status == "unlinked":
+			c.Unlinked += part.Servers
+		case part.Status == "conflict":
+			c.Conflict += part.Servers
+		case part.Status == "settling":
+			c.Settling += part.Servers
+		case part.Billing == "on":
+			c.On += part.Servers
+		case part.Reason == "":
+			c.Off[offUnknown] += part.Servers
+		default:
+			c.Off[part.Reason] += part.Servers
+		}
+	}
+	return c
+}
+
+func sum(prices []db.RecordedPrice) Amounts {
+	var list, effective decimal.Decimal
+	for _, p := range prices {
+		rows := decimal.NewFromInt(p.Rows)
+		list = list.Add(p.Monthly.Mul(rows))
+		effective = effective.Add(skypanel.EffectiveMonthly(p.Monthly, p.Hours).Mul(rows))
+	}
+	return Amounts{List: dollars(list), Effective: dollars(effective)}
+}
+
+// UserStatus is how one user's servers stand in the books.
+type UserStatus struct {
+	// LastSync is when the user's own sync, or a sweep of all, last succeeded;
+	// null: never.
+	LastSync        *time.Time `json:"lastSync"`
+	TotalServers    int64      `json:"totalServers"`
+	SyncedServers   int64      `json:"syncedServers"` // billed as they should be, as far as is known
+	ExternalServers int64      `json:"externalServers"`
+	BillingRecords  int64      `json:"billingRecords"` // but for those of servers that are gone
+}
+
+// syncStatus answers GET /api/admin/users/:id/servers/sync/status.
+func (a *API) syncStatus(c echo.Context) error {
+	userID, err := readUserID(c.Param("id"), "bad_user_id")
+	if err != nil {
+		return err
+	}
+	books, err := db.ReadUserBooks(c.Request().Context(), a.db, userID)
+	if err != nil {
+		return fault(err)
+	}
+	return succeed(c, UserStatus{
+		LastSync: utc(books.LastSync), TotalServers: books.Servers, SyncedServers: books.Synced,
+		ExternalServers: books.External, BillingRecords: books.Rows,
+	})
+}

@@ -1,0 +1,263 @@
+package reconciler
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"slices"
+
+	"github.com/shopspring/decimal"
+	"github.com/uptrace/bun"
+
+	"serversync/db"
+	"serversync/events"
+	"serversync/internal/skypanel"
+)
+
+// previewBatch is how many servers one transaction previews.
+const previewBatch = 1000
+
+// Preview says what deciding servers would do, without writing or locking
+// anything: those of ids, from what is stored where news has no observation of
+// them, and those of news. Its answers are in the order of the servers' ids; a
+// server that is neither known nor in news has none.
+//
+// It shows what would be done if nothing stood in the way: whether the process
+// only observes, or the server waits for approval, does not count. Of a server
+// that would begin to settle, it shows the row to come. A server that cannot be
+// decided has no effect, and says why.
+//
+// While the database is away it waits, until ctx ends.
+func (r *Reconciler) Preview(ctx context.Context, ids []int64, news []events.Event) ([]db.RunEffect, error) {
+	works := worksFor(ids, news)
+	effects := make([]db.RunEffect, 0, len(works))
+	for batch := range slices.Chunk(works, previewBatch) {
+		outlooks, err := r.preview(ctx, batch)
+		if err != nil {
+			return nil, err
+		}
+		for i := range outlooks {
+			effects = append(effects, outlooks[i].RunEffect)
+		}
+	}
+	return effects, nil
+}
+
+// outlook is what deciding one server would do.
+type outlook struct {
+	db.RunEffect
+	// urgent: billing ends, or a row of ours that doubles another is taken back.
+	// That waits for nobody.
+	urgent bool
+}
+
+// preview is one transaction of [Reconciler.Preview]; where something in it is
+// refused it goes on by halves.
+func (r *Reconciler) preview(ctx context.Context, works []work) ([]outlook, error) {
+	var outlooks []outlook
+	err := r.insist(ctx, 0, func() (err error) {
+		outlooks, err = r.foresee(ctx, works)
+		return err
+	})
+	switch {
+	case err == nil:
+		return outlooks, nil
+	case classify(err) != classFault:
+		return nil, fmt.Errorf("preview %d servers: %w", len(works), err)
+	case len(works) == 1:
+		r.log.Error().Err(err).Int64("server", works[0].serverID).Msg("a server cannot be previewed; the others go on. Report it with this line")
+		return []outlook{{RunEffect: db.RunEffect{
+			ServerID: works[0].serverID, Effect: db.EffectNone, Billing: billingOff, Changes: true,
+			Why: "it cannot be decided: " + oneLine(err.Error()),
+		}}}, nil
+	}
+	half := len(works) / 2
+	first, err := r.preview(ctx, works[:half])
+	if err != nil {
+		return nil, err
+	}
+	second, err := r.preview(ctx, works[half:])
+	return append(first, second...), err
+}
+
+func (r *Reconciler) foresee(ctx context.Context, works []work) (outlooks []outlook, err error) {
+	defer caught(&err)
+	snapshot := &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true}
+	err = r.db.RunInTx(ctx, snapshot, func(ctx context.Context, tx bun.Tx) error {
+		ev, err := r.read(ctx, tx, works)
+		if err != nil {
+			return err
+		}
+		now := micro(r.now())
+		outlooks = make([]outlook, 0, len(works))
+		for i := range works {
+			in := ev.input(&works[i], now)
+			if in.Known == nil && len(in.News) == 0 {
+				continue
+			}
+			outlooks = append(outlooks, lookAhead(in))
+		}
+		return nil
+	})
+	return outlooks, err
+}
+
+// lookAhead decides one server as if nothing stood in the way, and says what
+// that would do. It is pure, as [Decide] is.
+func lookAhead(in Input) outlook {
+	in.Authorized = true
+	d := Decide(in)
+	writes := writesAnything(&d)
+	if in.Policy.ObserveOnly {
+		in.Policy.ObserveOnly = false
+		d = Decide(in)
+	}
+	if s := &d.State; !onItsWay(in.Known) && in.Now.Before(deref(s.SettleUntil)) && settles(s) && s.UserID != nil {
+		in.Now = *s.SettleUntil
+		d = Decide(in)
+	}
+	o := outlook{RunEffect: effectOf(&d, &in), urgent: len(d.Withdraw) > 0}
+	o.urgent = o.urgent || o.Effect == db.EffectEnd
+	o.Changes = writes
+	return o
+}
+
+// onItsWay reports that the settler will decide the server by itself: its row
+// comes with or without whatever is previewed.
+func onItsWay(known *State) bool {
+	return known != nil && known.AwaitingRun == "" && settles(known)
+}
+
+// settles reports that nothing but time stands between a server and its row.
+func settles(s *State) bool {
+	return s.Status == StatusSettling && s.Confirmed && s.OwnerID != 0 && s.Ask == ""
+}
+
+// writesAnything reports that a decision writes more than the time of the last
+// observation.
+func writesAnything(d *Decision) bool {
+	return d.Save || d.Create != nil || len(d.Changes)+len(d.Withdraw)+len(d.Lines) > 0
+}
+
+// effectOf sums up a decision.
+func effectOf(d *Decision, in *Input) db.RunEffect {
+	s := &d.State
+	e := db.RunEffect{
+		ServerID: s.ID, Name: s.Name, UserID: s.UserID, Effect: effect(d, in),
+		Billing: billingOff, Reason: string(s.Reason), Why: why(d),
+	}
+	if s.BillingOn {
+		e.Billing = billingOn
+	}
+	for _, row := range relevant(in.Rows, s) {
+		if row.Hours <= 0 {
+			row.Hours = in.Policy.HoursPerMonth
+		}
+		e.ListBefore, e.EffectiveBefore = plus(e.ListBefore, e.EffectiveBefore, &row)
+		after := afterwards(row, d)
+		e.ListAfter, e.EffectiveAfter = plus(e.ListAfter, e.EffectiveAfter, &after)
+	}
+	if n := d.Create; n != nil {
+		made := Row{Enabled: n.Enabled, MonthlyPrice: n.MonthlyPrice, Hours: n.Hours}
+		e.ListAfter, e.EffectiveAfter = plus(e.ListAfter, e.EffectiveAfter, &made)
+		if n.Charge != nil {
+			e.FirstCharge = n.Charge.Amount
+		}
+	}
+	return e
+}
+
+// plus adds what a row costs a month, if it is on, by the list and as SkyPANEL
+// rounds it.
+func plus(list, effective decimal.Decimal, r *Row) (newList, newEffective decimal.Decimal) {
+	if !r.Enabled {
+		return list, effective
+	}
+	return list.Add(r.MonthlyPrice), effective.Add(skypanel.EffectiveMonthly(r.MonthlyPrice, r.Hours))
+}
+
+// afterwards is a row as a decision leaves it.
+func afterwards(r Row, d *Decision) Row {
+	for i := range d.Changes {
+		c := &d.Changes[i]
+		if c.RowID != r.ID {
+			continue
+		}
+		if c.Enable != nil {
+			r.Enabled = *c.Enable
+		}
+		if c.Terms != nil {
+			r.MonthlyPrice, r.PackageID, r.Hours = c.Terms.monthlyPrice, c.Terms.packageID, c.Terms.hours
+		}
+	}
+	for _, w := range d.Withdraw {
+		if w.RowID == r.ID {
+			r.Enabled = false
+		}
+	}
+	return r
+}
+
+// effect is what a decision does to the books, in one word: the weightiest, where
+// it does several things.
+func effect(d *Decision, in *Input) string {
+	var moved, ended, changed bool
+	rows := make(map[int64]*Row, len(in.Rows))
+	for i := range in.Rows {
+		rows[in.Rows[i].ID] = &in.Rows[i]
+	}
+	for i := range d.Changes {
+		c, was := &d.Changes[i], rows[d.Changes[i].RowID]
+		after := afterwards(*was, d)
+		switch off := was.Enabled && !after.Enabled; {
+		case off && closes(d, c) && c.Closed == ClosedMoved && (d.Create != nil || d.State.UserID != nil || ownerChanged(in.Known, &d.State)):
+			moved = true
+		case off && (closes(d, c) || d.State.Reason == ReasonOperator):
+			ended = true
+		case was.Enabled != after.Enabled, c.Terms != nil && !sameTerms(was, &after):
+			changed = true
+		}
+	}
+	for _, w := range d.Withdraw {
+		ended = ended || rows[w.RowID].Enabled
+	}
+	switch {
+	case moved:
+		return db.EffectMove
+	case d.Create != nil:
+		return db.EffectCreate
+	case ended:
+		return db.EffectEnd
+	case changed:
+		return db.EffectChange
+	default:
+		return db.EffectNone
+	}
+}
+
+// closes reports that a change ends a row's billing for good; why it was closed
+// earlier says nothing of that.
+func closes(d *Decision, c *RowChange) bool {
+	return slices.ContainsFunc(d.Lines, func(l Line) bool { return l.Kind == LineClosed && l.RowID == c.RowID })
+}
+
+// ownerChanged reports that VirtFusion's owner is another. A row that is closed
+// though he is not has lost its user's link: billing ends.
+func ownerChanged(known, s *State) bool {
+	return known == nil || known.OwnerID != s.OwnerID
+}
+
+// sameTerms reports that two states of a row bill the same. Its package's name
+// and the rate that nobody uses are no matter of billing.
+func sameTerms(a, b *Row) bool {
+	return a.PackageID == b.PackageID && a.MonthlyPrice.Equal(b.MonthlyPrice) && a.Hours == b.Hours
+}
+
+// why are a decision's words: the first line about billing, else the note.
+func why(d *Decision) string {
+	i := slices.IndexFunc(d.Lines, func(l Line) bool { return l.Kind != LineObserved && l.Kind != LineDecided })
+	if i >= 0 {
+		return d.Lines[i].Reason
+	}
+	return d.State.Note
+}
