@@ -27,6 +27,10 @@ func (j *job) apply(ctx context.Context) error {
 			return err
 		}
 	}
+	// What was marked as sent before a crash may not have been: again is harmless.
+	if err := db.MoveAll(ctx, j.DB, j.run.ID, db.ItemSent, db.ItemStaged); err != nil {
+		return err
+	}
 	return j.eachItem(ctx, db.ItemStaged, func(items []db.RunItem) error {
 		if err := j.send(ctx, items); err != nil {
 			return err
@@ -84,10 +88,11 @@ func (j *job) send(ctx context.Context, items []db.RunItem) error {
 			sent, observed = append(sent, items[i].ServerID), append(observed, e)
 		}
 	}
-	if err := j.publish(ctx, observed); err != nil {
+	// Marked first, so that nobody waits for the reconciler's locks on them.
+	if err := db.MoveItems(ctx, j.DB, j.run.ID, sent, db.ItemStaged, db.ItemSent); err != nil {
 		return err
 	}
-	if err := db.MoveItems(ctx, j.DB, j.run.ID, sent, db.ItemStaged, db.ItemSent); err != nil || len(again) == 0 {
+	if err := j.publish(ctx, observed); err != nil || len(again) == 0 {
 		return err
 	}
 	if _, err := j.Books.RedecideFor(ctx, j.run.ID, again); err != nil {

@@ -114,7 +114,9 @@ func (j *job) lookAt(ctx context.Context, ids []int64, found string) error {
 	if err != nil && !fatal(err) {
 		return err
 	}
-	j.run.Progress.Drift += int64(len(items) - len(failed))
+	if found != db.FoundAsked { // a user's own sync asks for all of them
+		j.run.Progress.Drift += int64(len(items) - len(failed))
+	}
 	if err := db.StageItems(ctx, j.DB, j.run.ID, items); err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -310,6 +311,8 @@ func (s *scan) compare(ctx context.Context, n int64, page virtfusion.Page, full 
 			s.fresh = true
 		}
 	}
+	// In the order in which the reconciler locks them.
+	slices.SortFunc(listed, func(a, b db.Listed) int { return cmp.Compare(a.ID, b.ID) })
 	drift, err := db.SeeListed(ctx, s.conn, listed, s.Now())
 	if err != nil {
 		return databaseError{err}

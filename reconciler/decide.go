@@ -234,7 +234,7 @@ func (d *decider) judge() {
 	}
 	if len(rows.strangers) > 0 && !d.fresh {
 		// Closing somebody's row needs VirtFusion's word of today.
-		s.Ask = "a billing row belongs to another user than the owner we know"
+		s.Ask = askStranger
 		d.standAsIs(own)
 		return
 	}
@@ -254,6 +254,10 @@ func (d *decider) judge() {
 		d.external(rows, own.user)
 	}
 }
+
+// askStranger is the question that comes before a row is closed because its
+// user does not own the server.
+const askStranger = "a billing row belongs to another user than the owner we know"
 
 // doubts says what is wrong with SkyPANEL's own rows that only a person can
 // mend; empty when nothing is.

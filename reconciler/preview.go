@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/shopspring/decimal"
 	"github.com/uptrace/bun"
@@ -112,6 +113,14 @@ func lookAhead(in Input) outlook {
 		in.Policy.ObserveOnly = false
 		d = Decide(in)
 	}
+	doubt := ""
+	if d.Ask == askStranger {
+		// VirtFusion is asked next, and most likely says that all is as we know:
+		// that answer comes by itself, and would be counted by nobody.
+		in.News = append(slices.Clone(in.News), confirmation(in.Known, in.Now))
+		doubt = ifConfirmed
+		d = Decide(in)
+	}
 	if s := &d.State; !onItsWay(in.Known) && in.Now.Before(deref(s.SettleUntil)) && settles(s) && s.UserID != nil {
 		in.Now = *s.SettleUntil
 		d = Decide(in)
@@ -119,7 +128,20 @@ func lookAhead(in Input) outlook {
 	o := outlook{RunEffect: effectOf(&d, &in), urgent: len(d.Withdraw) > 0}
 	o.urgent = o.urgent || o.Effect == db.EffectEnd
 	o.Changes = writes
+	o.Why = doubt + o.Why
 	return o
+}
+
+// ifConfirmed begins the words of an effect that hangs on VirtFusion's answer.
+const ifConfirmed = "if VirtFusion confirms its owner: "
+
+// confirmation is an answer of VirtFusion's that says nothing new.
+func confirmation(known *State, now time.Time) Observation {
+	at := now
+	if !at.After(known.ObservedAt) {
+		at = known.ObservedAt.Add(time.Microsecond)
+	}
+	return Observation{Source: events.SourceRefetch, ObservedAt: at, ReceivedAt: now, Server: events.Server{ID: known.ID}}
 }
 
 // onItsWay reports that the settler will decide the server by itself: its row

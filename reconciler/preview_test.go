@@ -71,6 +71,12 @@ func (h *happened) effect() string {
 // check compares what was foreseen with what happened.
 func (h *happened) check(t rapid.TB, e *db.RunEffect, changed bool) {
 	t.Helper()
+	if strings.HasPrefix(e.Why, ifConfirmed) { // what happens hangs on VirtFusion's answer
+		if h.effect() != db.EffectNone || h.state.Ask != askStranger {
+			t.Errorf("before VirtFusion was asked %s happened: %s", h.effect(), h.state.Ask)
+		}
+		return
+	}
 	sum := func(bills map[int64]bill) (list, effective decimal.Decimal) {
 		for _, b := range bills {
 			if b.on {
@@ -123,6 +129,10 @@ func checkForeseen(t *rapid.T, o *outlook, d *Decision, before, after map[int64]
 		h.owned = known.OwnerID
 	}
 	e := o.RunEffect
+	if strings.HasPrefix(e.Why, ifConfirmed) {
+		h.check(t, &e, writesAnything(d))
+		return
+	}
 	e.ListBefore, e.ListAfter = decimal.Zero, decimal.Zero // rows of other servers are among the books
 	e.EffectiveBefore, e.EffectiveAfter = decimal.Zero, decimal.Zero
 	delta := func(foreseen decimal.Decimal, of func(b bill) decimal.Decimal) {

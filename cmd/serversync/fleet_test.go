@@ -345,3 +345,29 @@ func TestASweepThatIsNotWholeTakesOverWhatItDidNotSee(t *testing.T) {
 		t.Errorf("the totals are %+v", got)
 	}
 }
+
+// TestRelinkedCustomersAreCapped: when links of users change in SkyPANEL, the
+// servers' owners are others than their rows say. VirtFusion is asked before
+// such a row is closed, and its answers must not get past the cap.
+func TestRelinkedCustomersAreCapped(t *testing.T) {
+	t.Parallel()
+	w := newFleetWorld(t, fleetOptions{maxChanges: "8"})
+	var run db.Run
+	for range 2 {
+		w.create(8, accountKofi, packageSmall) // VirtFusion knows no relation of his
+		run = w.sweep()
+		w.wantState(&run, db.RunSucceeded)
+	}
+	w.exec(fmt.Sprintf(`UPDATE users SET virtfusion_id = CASE id WHEN %d THEN %d ELSE %d END WHERE id IN (%[1]d, %[4]d)`, userKofi, accountChen, accountKofi, userChen))
+	w.pass(time.Hour)
+	if err := w.reconciler.BooksPassDue(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w.want("0", `SELECT count(*) FROM serversync.servers WHERE ask <> ''`)
+	run = w.sweep()
+	w.wantState(&run, db.RunNeedsApproval)
+	if p := run.Preview; p.Move != 16 {
+		t.Errorf("the preview was %+v", p)
+	}
+	w.want("16", `SELECT count(*) FROM virtfusion_hourly_billing WHERE user_id = $1 AND billing_enabled`, userKofi)
+}
