@@ -191,7 +191,7 @@ func comparison(listed []Listed) (rows, differs string, args []any) {
 	said := make(map[string]bool)
 	var changed []string
 	for _, f := range listedFields {
-		if !slices.ContainsFunc(listed, func(l Listed) bool { return f.says(&l) }) {
+		if !anySays(listed, f.says) {
 			continue
 		}
 		said[f.name] = true
@@ -224,6 +224,15 @@ func comparison(listed []Listed) (rows, differs string, args []any) {
 	}
 	return "unnest(" + strings.Join(kinds, ", ") + ") AS v (" + strings.Join(names, ", ") + ")",
 		"CASE " + strings.Join(cases, " ") + " END", args
+}
+
+func anySays(listed []Listed, says func(*Listed) bool) bool {
+	for i := range listed {
+		if says(&listed[i]) {
+			return true
+		}
+	}
+	return false
 }
 
 func scanDrift(rows *sql.Rows) (Drift, error) {
