@@ -45,6 +45,11 @@ type batchPublisher interface {
 	PublishAll(ctx context.Context, events []*events.Event) error
 }
 
+// announcer tells those who watch what just happened. It waits for nobody.
+type announcer interface {
+	Announce(a events.Announcement)
+}
+
 // RunsConfig is what [Runs] are made of. Fields are required unless they say
 // otherwise.
 type RunsConfig struct {
@@ -59,6 +64,8 @@ type RunsConfig struct {
 	MaxChanges MaxChanges
 	// ObserveOnly: no billing row is touched, so that nobody has to approve.
 	ObserveOnly bool
+	// Live is told how far a run has come, for those who watch; nil: nobody is.
+	Live announcer
 	// Budget tells how much of the API budget was used; nil: not told.
 	Budget  func() virtfusion.BudgetStats
 	Now     func() time.Time
@@ -199,7 +206,13 @@ func (j *job) save(ctx context.Context) error {
 		j.run.Progress.CallsPerSecond = j.Budget().PerSecond
 	}
 	j.saved = j.Now()
-	return db.SaveRun(ctx, j.DB, j.run, j.saved)
+	if err := db.SaveRun(ctx, j.DB, j.run, j.saved); err != nil {
+		return err
+	}
+	if j.Live != nil {
+		j.Live.Announce(events.Announcement{Type: events.LiveRun, RunID: j.run.ID, UserID: j.run.UserID})
+	}
+	return nil
 }
 
 // saveNowAndThen is save, at most once a second: what is read again after a

@@ -30,9 +30,16 @@ type Config struct {
 	// gone) a books pass may bill otherwise than before, but for ends; nil: no
 	// limit.
 	MaxChanges func(fleet int64) int64
+	// Live is told what changed, for those who watch; nil: nobody is.
+	Live announcer
 	// Refetcher asks VirtFusion where evidence disagrees; needed by RunAsks
 	// alone.
 	Refetcher refetcher
+}
+
+// announcer tells those who watch what just happened. It waits for nobody.
+type announcer interface {
+	Announce(a events.Announcement)
 }
 
 // Reconciler is the consumer of the stream. Several may run side by side, in
@@ -47,6 +54,7 @@ type Reconciler struct {
 
 	maxChanges   func(fleet int64) int64
 	refetcher    refetcher
+	live         announcer
 	deadLetters  *events.DeadLetters
 	dead         prometheus.Counter
 	retryDelay   func(attempts int) time.Duration
@@ -61,6 +69,7 @@ func New(c Config) *Reconciler {
 		metrics:     newMetrics(c.Metrics),
 		maxChanges:  c.MaxChanges,
 		refetcher:   c.Refetcher,
+		live:        c.Live,
 		deadLetters: c.DeadLetters, dead: newDeadMetrics(c.Metrics, c.DeadLetters),
 		retryDelay: retryDelay, keepInterval: events.KeepInterval,
 	}

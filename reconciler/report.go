@@ -7,13 +7,25 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
+
+	"serversync/events"
 )
 
-// report writes one readable line for each decision that changed something.
+// report writes one readable line for each decision that changed something, and
+// tells those who watch.
 func (r *Reconciler) report(decisions []decided) {
+	runs := make(map[string]struct{})
 	for i := range decisions {
 		d := &decisions[i]
 		level, words := summary(&d.Decision)
+		if r.live != nil {
+			if d.RunID != "" {
+				runs[d.RunID] = struct{}{}
+			}
+			if level >= zerolog.InfoLevel {
+				r.live.Announce(announcement(d, words))
+			}
+		}
 		line := r.log.WithLevel(level)
 		if r.log.GetLevel() > level {
 			continue
@@ -33,6 +45,22 @@ func (r *Reconciler) report(decisions []decided) {
 		}
 		line.Msg(words)
 	}
+	for id := range runs { // after the servers: their outcomes are in its totals
+		r.live.Announce(events.Announcement{Type: events.LiveRun, RunID: id})
+	}
+}
+
+// announcement is a decision for those who watch.
+func announcement(d *decided, words string) events.Announcement {
+	s := &d.State
+	change := &events.ServerChange{
+		ID: s.ID, Name: s.Name, Status: string(s.Status), Billing: billingOff, Reason: string(s.Reason),
+		Outcome: string(d.Outcome), What: words,
+	}
+	if s.BillingOn {
+		change.Billing = billingOn
+	}
+	return events.Announcement{Type: events.LiveServer, RunID: d.RunID, UserID: s.UserID, Server: change}
 }
 
 // summary is a decision in one line, and how loud to say it.
