@@ -54,6 +54,7 @@ const (
 	FoundOwner      = "owner"
 	FoundAwaiting   = "awaiting"   // its changes wait for approval: they are looked at anew
 	FoundUnsettled  = "unsettled"  // a question or a doubt that a look at it may settle
+	FoundOlder      = "older"      // it differs, though changed before what we know: it has to say so itself
 	FoundChanged    = "changed"    // anything else
 	FoundMissing    = "missing"    // known, not in the listing, not asked for yet
 	FoundGone       = "gone"       // VirtFusion, asked, does not know it
@@ -202,6 +203,16 @@ func comparison(listed []Listed) (rows, differs string, args []any) {
 		}
 	}
 	cases := []string{"WHEN s.status = 'gone' THEN 'reappeared'"}
+	if said["updated_at"] {
+		any := slices.Clone(changed)
+		if said["uuid"] {
+			any = append(any, "v.uuid <> s.uuid")
+		}
+		if said["owner_id"] {
+			any = append(any, "v.owner_id <> s.owner_id")
+		}
+		cases = append(cases, "WHEN v.updated_at < s.updated_at AND ("+strings.Join(any, " OR ")+") THEN 'older'")
+	}
 	if said["uuid"] {
 		cases = append(cases, "WHEN v.uuid <> s.uuid THEN 'uuid'")
 	}

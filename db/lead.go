@@ -2,6 +2,7 @@ package db
 
 import (
 	"context"
+	"database/sql/driver"
 	"fmt"
 
 	"github.com/uptrace/bun"
@@ -44,6 +45,9 @@ func (l *Lead) Check(ctx context.Context) error {
 // Release gives the lead back. The connection is closed in any case.
 func (l *Lead) Release(ctx context.Context) error {
 	_, err := l.conn.ExecContext(ctx, `SELECT pg_advisory_unlock_all()`)
+	if err != nil { // it must not go back to the pool with the lock
+		_ = l.conn.Raw(func(any) error { return driver.ErrBadConn })
+	}
 	if closeErr := l.conn.Close(); err == nil {
 		err = closeErr
 	}

@@ -59,13 +59,12 @@ func Passes(ctx context.Context, idb bun.IDB) ([]Pass, error) {
 
 // YoungExternals returns up to limit ids above after, in order, of servers for
 // which we made a billing row since the given time: SkyPANEL's own row may
-// still turn up. Those that wait for approval of a run are left out.
+// still turn up.
 func YoungExternals(ctx context.Context, idb bun.IDB, since time.Time, after int64, limit int) ([]int64, error) {
 	ids, err := queryAll(ctx, idb, scanID, `
 		SELECT DISTINCT r.virtfusion_id FROM serversync.billing_rows r
 		JOIN serversync.servers s USING (virtfusion_id)
 		WHERE r.made_by = 'serversync' AND r.created_at >= $1 AND r.closed_reason IS NULL AND r.virtfusion_id > $2
-			AND s.awaiting_run = ''
 		ORDER BY r.virtfusion_id LIMIT $3`, since, after, limit)
 	if err != nil {
 		return nil, fmt.Errorf("list young external servers: %w", err)

@@ -33,11 +33,13 @@ type RunItem struct {
 	State string
 	// Event is the observation, as JSON; empty: none.
 	Event string
-	// Effect is what it would do; empty: not previewed yet.
-	Effect string
+	// Effect is what it would do, Forecast the same as JSON of a [RunEffect];
+	// empty: not previewed yet.
+	Effect   string
+	Forecast string
 }
 
-// StageItems adds what a run found. What it found before of the same server,
+// StageItems adds what a run found, while it runs. What it found before of the same server,
 // and has not handed on, is replaced.
 func StageItems(ctx context.Context, idb bun.IDB, runID string, items []RunItem) error {
 	if len(items) == 0 {
@@ -47,6 +49,7 @@ func StageItems(ctx context.Context, idb bun.IDB, runID string, items []RunItem)
 		INSERT INTO serversync.run_items AS i (run_id, virtfusion_id, found, state, event)
 		SELECT $1, v.id, v.found, 'staged', v.event
 		FROM unnest($2::bigint[], $3::text[], $4::text[]) AS v (id, found, event)
+		WHERE EXISTS (SELECT FROM serversync.runs WHERE id = $1 AND state = 'running')
 		ON CONFLICT (run_id, virtfusion_id) DO UPDATE SET found = excluded.found, event = excluded.event
 		WHERE i.state = 'staged'`,
 		runID,
@@ -64,37 +67,16 @@ func StageItems(ctx context.Context, idb bun.IDB, runID string, items []RunItem)
 func RunItems(ctx context.Context, idb bun.IDB, runID, state string, after int64, limit int) ([]RunItem, error) {
 	items, err := queryAll(ctx, idb, func(rows *sql.Rows) (RunItem, error) {
 		i := RunItem{RunID: runID, State: state}
-		err := rows.Scan(&i.ServerID, &i.Found, &i.Event, &i.Effect)
+		err := rows.Scan(&i.ServerID, &i.Found, &i.Event, &i.Effect, &i.Forecast)
 		return i, err
 	}, `
-		SELECT virtfusion_id, found, coalesce(event, ''), coalesce(effect, '') FROM serversync.run_items
+		SELECT virtfusion_id, found, coalesce(event, ''), coalesce(effect, ''), coalesce(forecast::text, '') FROM serversync.run_items
 		WHERE run_id = $1 AND state = $2 AND state <> 'done' AND virtfusion_id > $3
 		ORDER BY virtfusion_id LIMIT $4`, runID, state, after, limit)
 	if err != nil {
 		return nil, fmt.Errorf("read the findings of run %s: %w", runID, err)
 	}
 	return items, nil
-}
-
-// CountItems counts a run's items in each state.
-func CountItems(ctx context.Context, idb bun.IDB, runID string) (map[string]int64, error) {
-	type row struct {
-		state string
-		n     int64
-	}
-	rows, err := queryAll(ctx, idb, func(rows *sql.Rows) (row, error) {
-		var r row
-		err := rows.Scan(&r.state, &r.n)
-		return r, err
-	}, `SELECT state, count(*) FROM serversync.run_items WHERE run_id = $1 GROUP BY state`, runID)
-	if err != nil {
-		return nil, fmt.Errorf("count the findings of run %s: %w", runID, err)
-	}
-	counts := make(map[string]int64, len(rows))
-	for _, r := range rows {
-		counts[r.state] = r.n
-	}
-	return counts, nil
 }
 
 // SetEffects records what the items of a run would do. forecasts are the same
@@ -161,10 +143,21 @@ func CompleteItems(ctx context.Context, idb bun.IDB, completions []Completion) e
 	return nil
 }
 
+// Claim has servers that wait for the approval of some run wait for another one,
+// whose observations of them are on their way: these end the waiting.
+func Claim(ctx context.Context, idb bun.IDB, runID string, ids []int64) error {
+	_, err := nativeOf(idb).ExecContext(ctx, `
+		UPDATE serversync.servers SET awaiting_run = $1
+		WHERE awaiting_run NOT IN ('', $1) AND virtfusion_id = ANY($2::bigint[])`, runID, ids)
+	return wrap(err, "claim the servers of run "+runID)
+}
+
 // Supersede ends the runs that wait for approval in favour of another, which
 // takes over what they held and it did not find itself: a sweep those of older
-// sweeps and of users' syncs, a user's sync that user's older ones. It returns
-// their ids.
+// sweeps and of users' syncs, a user's sync that user's older ones. Of several
+// findings about one server the newest counts. Servers that were missing from a
+// list, and have been seen since, or are gone, are not taken over. It returns the
+// runs' ids.
 func Supersede(ctx context.Context, tx bun.Tx, by *Run) ([]string, error) {
 	ids, err := queryAll(ctx, tx, scanText, `
 		SELECT id FROM serversync.runs
@@ -175,12 +168,22 @@ func Supersede(ctx context.Context, tx bun.Tx, by *Run) ([]string, error) {
 		return nil, wrap(err, "look for runs that wait for approval")
 	}
 	for _, statement := range []string{
-		`INSERT INTO serversync.run_items AS i (run_id, virtfusion_id, found, state, event)
-		 SELECT DISTINCT ON (virtfusion_id) $1, virtfusion_id, found, 'staged', event FROM serversync.run_items
-		 WHERE run_id = ANY($2::text[]) AND state = 'held' ORDER BY virtfusion_id, run_id DESC
-		 ON CONFLICT DO NOTHING`,
+		// Moved, not copied: a fleet that waits for weeks would fill the disk.
+		`WITH held AS (
+			SELECT i.run_id, i.virtfusion_id, row_number() OVER (
+				PARTITION BY i.virtfusion_id ORDER BY i.event IS NULL, r.started_at DESC, r.id) AS place
+			FROM serversync.run_items i
+			JOIN serversync.runs r ON r.id = i.run_id
+			LEFT JOIN serversync.servers s USING (virtfusion_id)
+			WHERE i.run_id = ANY($2::text[]) AND i.state = 'held'
+				AND NOT EXISTS (SELECT FROM serversync.run_items n WHERE n.run_id = $1 AND n.virtfusion_id = i.virtfusion_id)
+				AND (i.found <> 'missing' OR s.status <> 'gone' AND s.last_seen_at < r.started_at))
+		 UPDATE serversync.run_items i SET run_id = $1, state = 'staged', effect = NULL, forecast = NULL
+		 FROM held h WHERE h.place = 1 AND i.run_id = h.run_id AND i.virtfusion_id = h.virtfusion_id`,
+		`DELETE FROM serversync.run_items WHERE $1 <> '' AND run_id = ANY($2::text[]) AND state = 'held'`,
 		`UPDATE serversync.servers SET awaiting_run = $1 WHERE awaiting_run = ANY($2::text[])`,
-		`UPDATE serversync.runs SET state = 'superseded', phase = 'ended', superseded_by = $1, note = 'a newer run took over what it found'
+		`UPDATE serversync.runs r SET state = 'superseded', phase = 'ended', superseded_by = $1, note = 'a newer run took over what it found',
+			ended_at = (SELECT started_at FROM serversync.runs WHERE id = $1)
 		 WHERE id = ANY($2::text[])`,
 	} {
 		if _, err := nativeOf(tx).ExecContext(ctx, statement, by.ID, ids); err != nil {
@@ -190,13 +193,28 @@ func Supersede(ctx context.Context, tx bun.Tx, by *Run) ([]string, error) {
 	return ids, nil
 }
 
-// Release ends the waiting of servers for a run, except those whose items of it
-// are held.
+// HoldBack makes the findings of a run that broke off wait (again): those that
+// would change billing, and those whose servers wait for it already. It returns
+// how many now wait for the run.
+func HoldBack(ctx context.Context, idb bun.IDB, runID string) (int64, error) {
+	_, err := nativeOf(idb).ExecContext(ctx, `
+		UPDATE serversync.run_items i SET state = 'held'
+		WHERE run_id = $1 AND state = 'staged' AND (coalesce(effect, 'none') <> 'none'
+			OR EXISTS (SELECT FROM serversync.servers s WHERE s.virtfusion_id = i.virtfusion_id AND s.awaiting_run = $1))`, runID)
+	if err != nil {
+		return 0, fmt.Errorf("hold back the findings of run %s: %w", runID, err)
+	}
+	var waiting int64
+	err = idb.NewRaw(`SELECT count(*) FROM serversync.servers WHERE awaiting_run = ?`, runID).Scan(ctx, &waiting)
+	return waiting, wrap(err, "count what waits for run "+runID)
+}
+
+// Release ends the waiting of servers for a run that is through with them.
 func Release(ctx context.Context, idb bun.IDB, runID string) error {
 	_, err := nativeOf(idb).ExecContext(ctx, `
 		UPDATE serversync.servers s SET awaiting_run = ''
 		WHERE awaiting_run = $1 AND NOT EXISTS (
-			SELECT FROM serversync.run_items i WHERE i.run_id = $1 AND i.virtfusion_id = s.virtfusion_id AND i.state = 'held')`, runID)
+			SELECT FROM serversync.run_items i WHERE i.run_id = $1 AND i.virtfusion_id = s.virtfusion_id AND i.state <> 'done')`, runID)
 	return wrap(err, "release the servers that waited for run "+runID)
 }
 
@@ -216,6 +234,7 @@ func StageMore(ctx context.Context, idb bun.IDB, runID string, items []RunItem) 
 	_, err := nativeOf(idb).ExecContext(ctx, `
 		INSERT INTO serversync.run_items (run_id, virtfusion_id, found, state)
 		SELECT $1, v.id, v.found, 'staged' FROM unnest($2::bigint[], $3::text[]) AS v (id, found)
+		WHERE EXISTS (SELECT FROM serversync.runs WHERE id = $1 AND state = 'running')
 		ON CONFLICT DO NOTHING`,
 		runID,
 		column(items, func(i *RunItem) int64 { return i.ServerID }),
@@ -259,4 +278,13 @@ func DropItems(ctx context.Context, idb bun.IDB, runID string, found ...string) 
 	_, err := nativeOf(idb).ExecContext(ctx, `
 		DELETE FROM serversync.run_items WHERE run_id = $1 AND state = 'staged' AND found = ANY($2::text[])`, runID, found)
 	return wrap(err, "drop findings of run "+runID)
+}
+
+// FailUnasked completes those of the given items of a run that still have no
+// observation, though they were missing, as failed.
+func FailUnasked(ctx context.Context, idb bun.IDB, runID string, ids []int64, why string) error {
+	_, err := nativeOf(idb).ExecContext(ctx, `
+		UPDATE serversync.run_items SET state = 'done', outcome = 'failed', error = $3
+		WHERE run_id = $1 AND virtfusion_id = ANY($2::bigint[]) AND found = 'missing' AND event IS NULL AND outcome IS NULL`, runID, ids, why)
+	return wrap(err, "note what could not be asked for in run "+runID)
 }

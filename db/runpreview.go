@@ -54,11 +54,10 @@ type RunPreview struct {
 	EffectiveMonthly decimal.Decimal `json:"effectiveMonthly"`
 	// Largest are the ten with the largest change a month.
 	Largest []RunEffect `json:"largest"`
-	// Missing servers are known to us, not in the listing, and not asked for
-	// yet.
+	// Missing are those of End that are not in the listing, and have not been
+	// asked for yet.
 	Missing int64 `json:"missing"`
-	// Changes is what counts towards Limit: Create, Change, Move, End and
-	// Missing. Fleet is how many servers VirtFusion has.
+	// Changes is what counts towards Limit: Create, Change, Move and End. Fleet is how many servers VirtFusion has.
 	Changes int64 `json:"changes"`
 	Limit   int64 `json:"limit"`
 	Fleet   int64 `json:"fleet"`

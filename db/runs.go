@@ -93,9 +93,14 @@ type RunProgress struct {
 	CallsPerSecond float64 `json:"callsPerSecond"`
 	// Slot says which pages are read in full by this sweep.
 	Slot int64 `json:"slot"`
-	// Scanned: the listing is over, and whole if Whole.
+	// Since is when the listing began, on the clock of who did it: what has not
+	// been seen since was not listed.
+	Since time.Time `json:"since,omitzero"`
+	// Scanned: the listing is over, and whole if Whole. Flawed: something of it
+	// could not be read, or not be believed.
 	Scanned bool `json:"scanned"`
 	Whole   bool `json:"whole"`
+	Flawed  bool `json:"flawed,omitempty"`
 }
 
 // Problem is something that a run could not see or do.
@@ -262,7 +267,7 @@ func SaveRun(ctx context.Context, idb bun.IDB, r *Run, now time.Time) error {
 		r.Problems = []Problem{}
 	}
 	result, err := idb.NewUpdate().Model(r).
-		Column("state", "phase", "ended_at", "beat_at", "progress", "problems", "preview", "note").
+		Column("state", "phase", "ended_at", "beat_at", "progress", "problems", "preview", "note", "approved_by", "approved_at").
 		Where("id = ? AND worker = ? AND state = 'running'", r.ID, r.Worker).Exec(ctx)
 	if err != nil {
 		return fmt.Errorf("save run %s: %w", r.ID, err)
@@ -305,10 +310,13 @@ func AbandonRuns(ctx context.Context, idb bun.IDB, since, now time.Time) ([]stri
 		return nil, fmt.Errorf("encode a problem: %w", err)
 	}
 	ids, err := queryAll(ctx, idb, scanText, `
-		UPDATE serversync.runs SET state = 'incomplete', phase = 'ended', ended_at = $2, problems = problems || $3::jsonb,
-			note = 'the process that worked on it ended: start it again'
-		WHERE state = 'running' AND kind <> 'sweep' AND approved_at IS NULL AND beat_at < $1
-		RETURNING id`, since, now, string(problem))
+		UPDATE serversync.runs r SET
+			state = CASE WHEN w.waits THEN 'needs_approval' ELSE 'incomplete' END, phase = CASE WHEN w.waits THEN 'waiting' ELSE 'ended' END,
+			ended_at = CASE WHEN w.waits THEN NULL ELSE $2::timestamptz END, problems = problems || $3::jsonb,
+			note = 'the process that worked on it ended' || CASE WHEN w.waits THEN ', and servers wait for it' ELSE ': start it again' END
+		FROM (SELECT o.id, EXISTS (SELECT FROM serversync.servers s WHERE s.awaiting_run = o.id) AS waits FROM serversync.runs o) w
+		WHERE w.id = r.id AND r.state = 'running' AND r.kind <> 'sweep' AND r.approved_at IS NULL AND r.beat_at < $1
+		RETURNING r.id`, since, now, string(problem))
 	if err != nil {
 		return nil, fmt.Errorf("end abandoned runs: %w", err)
 	}

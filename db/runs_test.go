@@ -156,8 +156,8 @@ func TestANewerRunTakesOverWhatAnOlderOneHeld(t *testing.T) {
 	wantTable(t, database, "new\nnew", `SELECT awaiting_run FROM serversync.servers`)
 	wantTable(t, database, "new|running|null\nold|superseded|new\nother|running|null\nsync|superseded|new", `SELECT id, state, superseded_by FROM serversync.runs ORDER BY 1`)
 
-	// What is not held is let go when the run ends.
-	if err := db.MoveItems(t.Context(), database, "new", []int64{1}, db.ItemStaged, db.ItemHeld); err != nil {
+	// What the run is through with is let go when it ends.
+	if err := db.CompleteItems(t.Context(), database, []db.Completion{{RunID: "new", ServerID: 2, Outcome: db.OutcomeNew}}); err != nil {
 		t.Fatal(err)
 	}
 	if err := db.Release(t.Context(), database, "new"); err != nil {

@@ -48,6 +48,10 @@ func (s Source) Pulled() bool {
 	return s == SourceSweep || s == SourceSync || s == SourceRefetch
 }
 
+// ExpectNothing is the Expected of an event that by its run's preview changes no
+// billing. If it would by the time it is decided, a later run shows that first.
+const ExpectNothing = "none"
+
 // Event is one observation of one server.
 type Event struct {
 	// Version of the format, see [Version].
@@ -70,6 +74,9 @@ type Event struct {
 	ReceivedAt time.Time `json:"receivedAt"`
 	// RunID names the run (sync, sweep, replay) that published the event.
 	RunID string `json:"runId,omitempty"`
+	// Expected is what the run's preview said that the event does to the books,
+	// where it is to do no more than that: see [ExpectNothing].
+	Expected string `json:"expected,omitempty"`
 	// Server is what was seen. Only these fields are ever kept: VirtFusion's
 	// objects carry passwords, keys and screenshots.
 	Server Server `json:"server"`

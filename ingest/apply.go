@@ -45,14 +45,14 @@ func (j *job) hold(ctx context.Context) error {
 		var ids []int64
 		var news []events.Event
 		for i := range items {
-			if items[i].Effect == db.EffectNone {
-				continue
-			}
-			ids = append(ids, items[i].ServerID)
 			e, err := eventOf(&items[i])
 			if err != nil {
 				return err
 			}
+			if items[i].Effect == db.EffectNone || j.mayEnd(&items[i], e) {
+				continue
+			}
+			ids = append(ids, items[i].ServerID)
 			if e != nil && e.Kind != events.KindDestroyed {
 				news = append(news, *e)
 			}
@@ -73,6 +73,13 @@ func (j *job) hold(ctx context.Context) error {
 	})
 }
 
+// mayEnd: a server that VirtFusion, asked, does not know is not billed any longer
+// because other changes wait; unless ends alone are more than the cap allows.
+func (j *job) mayEnd(item *db.RunItem, e *events.Event) bool {
+	p := j.run.Preview
+	return item.Effect == db.EffectEnd && e != nil && e.Kind == events.KindDestroyed && p.Missing == 0 && p.End <= p.Limit
+}
+
 // send publishes observations, and has the servers without one decided again.
 func (j *job) send(ctx context.Context, items []db.RunItem) error {
 	var again, sent []int64
@@ -82,11 +89,19 @@ func (j *job) send(ctx context.Context, items []db.RunItem) error {
 		switch {
 		case err != nil:
 			return err
+		case items[i].Effect == "": // nobody has looked what it would do
 		case e == nil:
 			again = append(again, items[i].ServerID)
 		default:
+			if items[i].Effect == db.EffectNone {
+				e.Expected = events.ExpectNothing
+			}
 			sent, observed = append(sent, items[i].ServerID), append(observed, e)
 		}
+	}
+	// Within the cap: what waited for another run need not wait any more.
+	if err := db.Claim(ctx, j.DB, j.run.ID, sent); err != nil {
+		return err
 	}
 	// Marked first, so that nobody waits for the reconciler's locks on them.
 	if err := db.MoveItems(ctx, j.DB, j.run.ID, sent, db.ItemStaged, db.ItemSent); err != nil {
@@ -155,7 +170,7 @@ func (j *job) finish(ctx context.Context) error {
 	switch {
 	case r.Preview != nil && r.Preview.Asks != "" && r.ApprovedAt == nil && !r.DryRun:
 		r.State, r.Phase, r.Note = db.RunNeedsApproval, db.PhaseWaiting, r.Preview.Asks
-	case r.Kind == db.RunSweep && r.Progress.Page == 0 || r.Kind == db.RunSync && j.sawNothing():
+	case r.ApprovedAt == nil && (r.Kind == db.RunSweep && r.Progress.Page == 0 || r.Kind == db.RunSync && j.sawNothing()):
 		r.State, r.Phase, r.Note = db.RunFailed, db.PhaseEnded, "VirtFusion showed nothing"
 	case len(r.Problems) > 0 || t.Failed > 0 || t.Expected > t.Processed && !r.DryRun:
 		r.State, r.Phase, r.Note = db.RunIncomplete, db.PhaseEnded, fmt.Sprintf("it could not see or do everything: %d problems", max(int64(len(r.Problems)), t.Failed, t.Expected-t.Processed))
@@ -164,14 +179,12 @@ func (j *job) finish(ctx context.Context) error {
 	}
 	if r.State != db.RunNeedsApproval {
 		r.EndedAt = new(j.Now())
-	}
-	if err := j.save(ctx); err != nil {
-		return err
-	}
-	if r.State != db.RunNeedsApproval && !r.DryRun {
 		if err := db.Release(ctx, j.DB, r.ID); err != nil {
 			return err
 		}
+	}
+	if err := j.save(ctx); err != nil {
+		return err
 	}
 	j.tell(&t)
 	return nil

@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"context"
+	"errors"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -31,7 +32,7 @@ func (j *job) missing(ctx context.Context) error {
 			return err
 		}
 	}
-	n, err := db.CountUnseen(ctx, j.DB, j.run.StartedAt)
+	n, err := db.CountUnseen(ctx, j.DB, p.Since)
 	if err != nil {
 		return err
 	}
@@ -42,13 +43,15 @@ func (j *job) missing(ctx context.Context) error {
 	ask := p.Listed > 0 && n <= j.limit(p.Listed)
 	j.log.Info().Int64("servers", n).Bool("asked", ask).Msg("VirtFusion's list left out servers that we know")
 	for after := int64(0); ; {
-		ids, err := db.Unseen(ctx, j.DB, j.run.StartedAt, after, unseenAtOnce)
+		ids, err := db.Unseen(ctx, j.DB, p.Since, after, unseenAtOnce)
 		if err != nil || len(ids) == 0 {
 			return err
 		}
 		after = ids[len(ids)-1]
 		if ask {
-			err = j.lookAt(ctx, ids, db.FoundOverlooked)
+			if err = j.lookAt(ctx, ids, db.FoundOverlooked); errors.Is(err, errFatal) {
+				return nil // what was not asked for stays as it is
+			}
 		} else {
 			items := make([]db.RunItem, len(ids))
 			for i, id := range ids {
@@ -83,6 +86,9 @@ func (j *job) lookAt(ctx context.Context, ids []int64, found string) error {
 			}
 			mu.Lock()
 			defer mu.Unlock()
+			if err != nil && gctx.Err() != nil {
+				return nil // another one's fatal error ended this question
+			}
 			if err != nil {
 				problem := problemOf(err, id)
 				problems = append(problems, problem)
@@ -126,8 +132,18 @@ func (j *job) lookAt(ctx context.Context, ids []int64, found string) error {
 	if err := db.MarkSeen(ctx, j.DB, seen, j.Now()); err != nil {
 		return err
 	}
-	return j.save(ctx)
+	if err := j.save(ctx); err != nil {
+		return err
+	}
+	if fatal(err) {
+		return errFatal
+	}
+	return nil
 }
+
+// errFatal: VirtFusion answers no question of ours any more; the run's problems
+// say why.
+var errFatal = errors.New("VirtFusion refuses")
 
 // askHeld asks VirtFusion for the servers that were missing when the run was
 // put to a person, now that asking may end them.
@@ -148,6 +164,15 @@ func (j *job) askHeld(ctx context.Context) error {
 		if j.client == nil {
 			return db.FailItems(ctx, j.DB, j.run.ID, ids, "VirtFusion could not be asked for it: see the run's problems, and sweep again")
 		}
-		return j.lookAt(ctx, ids, db.FoundOverlooked)
+		err := j.lookAt(ctx, ids, db.FoundOverlooked)
+		if errors.Is(err, errFatal) {
+			j.client = nil
+			err = nil
+		}
+		if err != nil {
+			return err
+		}
+		// What could not be asked for has failed.
+		return db.FailUnasked(ctx, j.DB, j.run.ID, ids, "VirtFusion could not be asked for it: see the run's problems, and sweep again")
 	})
 }

@@ -57,7 +57,7 @@ func (j *job) review(ctx context.Context) error {
 // approve. Runs that wait already give way: this one found the same, or takes
 // over what it did not see.
 func (j *job) preview(ctx context.Context) error {
-	if !j.run.DryRun {
+	if !j.run.DryRun && (j.run.Kind != db.RunSweep || j.run.Progress.Page > 0) { // who saw nothing takes nothing over
 		err := j.DB.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
 			superseded, err := db.Supersede(ctx, tx, j.run)
 			if len(superseded) > 0 {
@@ -88,9 +88,15 @@ func (j *job) previewItems(ctx context.Context, state string, sum *summary) erro
 	return j.eachItem(ctx, state, func(items []db.RunItem) error {
 		ids := make([]int64, len(items))
 		news := make([]events.Event, 0, len(items))
-		missing := make(map[int64]bool)
+		missing, shown := make(map[int64]bool), make(map[int64]*db.RunEffect)
 		for i := range items {
 			ids[i] = items[i].ServerID
+			if sum.approved && items[i].Forecast != "" {
+				shown[ids[i]] = new(db.RunEffect)
+				if err := json.Unmarshal([]byte(items[i].Forecast), shown[ids[i]]); err != nil {
+					return fmt.Errorf("read what was foreseen of server %d: %w", ids[i], err)
+				}
+			}
 			e, err := eventOf(&items[i])
 			if err != nil {
 				return err
@@ -111,8 +117,9 @@ func (j *job) previewItems(ctx context.Context, state string, sum *summary) erro
 		for i := range effects {
 			if missing[effects[i].ServerID] {
 				effects[i].Why = "not in VirtFusion's list, and not asked for yet: " + effects[i].Why
-				effects[i].Effect = db.EffectEnd
-				sum.missing++
+				if effects[i].Effect != db.EffectNone {
+					sum.missing++
+				}
 			}
 			content, err := json.Marshal(&effects[i])
 			if err != nil {
@@ -120,6 +127,9 @@ func (j *job) previewItems(ctx context.Context, state string, sum *summary) erro
 			}
 			forecasts[i] = string(content)
 			sum.add(&effects[i])
+			if sum.approved && beyond(&effects[i], shown[effects[i].ServerID]) {
+				sum.others++
+			}
 		}
 		return db.SetEffects(ctx, j.DB, j.run.ID, effects, forecasts)
 	})
@@ -157,12 +167,11 @@ func (j *job) asks(p *db.RunPreview) string {
 // else how many we know.
 func (j *job) fleet(ctx context.Context) (int64, error) {
 	p := &j.run.Progress
-	n := max(p.Listed, p.Total)
 	if p.Whole {
-		return n, nil
+		return p.Listed, nil
 	}
 	known, err := db.InventorySize(ctx, j.DB)
-	return max(n, known), err
+	return max(p.Listed, known), err
 }
 
 // limit is how many servers of a fleet the run may change unasked.
@@ -186,7 +195,10 @@ func (j *job) limitWords(p *db.RunPreview) string {
 type summary struct {
 	db.RunPreview
 
-	missing   int64
+	missing int64
+	// approved: a person has seen it; others counts what would be otherwise now.
+	approved  bool
+	others    int64
 	customers map[int64]struct{}
 }
 
@@ -242,7 +254,7 @@ func (s *summary) preview(fleet, limit int64) *db.RunPreview {
 	s.Customers = int64(len(s.customers))
 	s.Missing = s.missing
 	s.Changes = s.Create + s.Change + s.Move + s.End
-	s.Fleet, s.Limit = fleet, limit
+	s.Fleet, s.Limit = fleet, min(limit, max(fleet, s.Changes)) // no limit is one that nothing exceeds
 	if s.Largest == nil {
 		s.Largest = []db.RunEffect{}
 	}

@@ -68,10 +68,9 @@ func (r *Runs) RunSyncs(ctx context.Context) error {
 				if err == nil || errors.Is(err, db.ErrLostRun) {
 					return nil
 				}
-				j.problem(db.Problem{Code: "internal_error", Message: "the sync broke off: " + err.Error() + ": start it again"})
 				finish, cancel := context.WithTimeout(context.WithoutCancel(gctx), leadTimeout)
 				defer cancel()
-				if err := j.finish(finish); err != nil {
+				if err := j.breakOff(finish, "the sync broke off: "+err.Error()+": start it again"); err != nil {
 					j.log.Warn().Err(err).Msg("a sync that broke off could not be ended; it will count as abandoned")
 				}
 				return nil
@@ -94,7 +93,7 @@ func (j *job) pull(ctx context.Context) error {
 	if len(ids) > singlePull {
 		var again []db.RunItem
 		for _, id := range ids {
-			if !slices.Contains(differ, id) {
+			if _, differs := slices.BinarySearch(differ, id); !differs {
 				again = append(again, db.RunItem{RunID: j.run.ID, ServerID: id, Found: db.FoundAsked})
 			}
 		}
@@ -104,7 +103,9 @@ func (j *job) pull(ctx context.Context) error {
 		ids = differ
 	}
 	for some := range slices.Chunk(ids, 4*looksAtOnce) {
-		if err := j.lookAt(ctx, some, db.FoundAsked); err != nil {
+		if err := j.lookAt(ctx, some, db.FoundAsked); errors.Is(err, errFatal) {
+			break // the problem says why
+		} else if err != nil {
 			return err
 		}
 	}
@@ -132,8 +133,10 @@ func (j *job) ofUser(ctx context.Context) (ids, differ []int64, err error) {
 	}
 	j.run.Progress.Scanned = true
 	var listed []db.Listed
+	shown := make(map[int64]bool, len(list.Servers))
 	for i := range list.Servers {
-		if id := list.Servers[i].ID; id > 0 {
+		if id := list.Servers[i].ID; id > 0 && !shown[id] {
+			shown[id] = true
 			kept := keep(&list.Servers[i])
 			listed = append(listed, listedOf(&kept))
 			ids = append(ids, id)
@@ -147,13 +150,13 @@ func (j *job) ofUser(ctx context.Context) (ids, differ []int64, err error) {
 		differ = append(differ, d.ServerID)
 	}
 	for _, id := range known {
-		if !slices.Contains(ids, id) {
+		if !shown[id] {
 			ids, differ = append(ids, id), append(differ, id)
 		}
 	}
 	slices.Sort(ids)
 	slices.Sort(differ)
-	return slices.Compact(ids), slices.Compact(differ), nil
+	return ids, differ, nil
 }
 
 // owner is the VirtFusion user of the run's SkyPANEL user; 0, and a problem:

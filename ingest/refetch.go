@@ -54,7 +54,7 @@ func (r *Refetcher) one(ctx context.Context, client serverGetter, id int64) erro
 	seen, err := client.GetServer(ctx, id)
 	e := events.Event{
 		Kind: events.KindObserved, Source: events.SourceRefetch,
-		ObservedAt: seen.ObservedAt.UTC(), ReceivedAt: r.now().UTC(),
+		ObservedAt: plausible(seen.ObservedAt, r.now()), ReceivedAt: r.now().UTC(),
 	}
 	failed, said := errors.AsType[*virtfusion.Error](err)
 	switch {
@@ -64,7 +64,7 @@ func (r *Refetcher) one(ctx context.Context, client serverGetter, id int64) erro
 			return fmt.Errorf("it answered with server %d", e.Server.ID)
 		}
 	case errors.Is(err, virtfusion.ErrNotFound) && said:
-		e.Kind, e.Server, e.ObservedAt = events.KindDestroyed, events.Server{ID: id}, failed.ObservedAt.UTC()
+		e.Kind, e.Server, e.ObservedAt = events.KindDestroyed, events.Server{ID: id}, plausible(failed.ObservedAt, r.now())
 	default:
 		return err
 	}

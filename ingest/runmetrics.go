@@ -45,6 +45,9 @@ func (m *runMetrics) ended(r *db.Run, now time.Time) {
 		return
 	}
 	m.runs.WithLabelValues(r.Kind, r.State).Inc()
+	if r.State == db.RunNeedsApproval {
+		return // the rest is known when it has ended
+	}
 	m.found.Add(float64(r.Progress.Drift))
 	m.took.WithLabelValues(r.Kind).Observe(now.Sub(r.StartedAt).Seconds())
 	if r.State == db.RunSucceeded {

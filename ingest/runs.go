@@ -266,6 +266,8 @@ func (j *job) connect(ctx context.Context) error {
 		j.client = client
 	case ctx.Err() != nil:
 		return ctx.Err()
+	case db.Classify(err) == db.FaultPassing: // SkyPANEL's settings could not be read
+		return err
 	default:
 		j.problem(db.Problem{Code: "virtfusion_not_configured", Message: err.Error()})
 	}
@@ -302,7 +304,7 @@ func (j *job) current() panel {
 func (j *job) event(s *virtfusion.Server, at time.Time) events.Event {
 	return events.Event{
 		Version: events.Version, Kind: events.KindObserved, Source: j.source, RunID: j.run.ID,
-		ObservedAt: at.UTC(), ReceivedAt: j.Now().UTC(), Server: keep(s),
+		ObservedAt: plausible(at, j.Now()), ReceivedAt: j.Now().UTC(), Server: keep(s),
 	}
 }
 
@@ -310,7 +312,7 @@ func (j *job) event(s *virtfusion.Server, at time.Time) events.Event {
 func (j *job) end(id int64, at time.Time) events.Event {
 	return events.Event{
 		Version: events.Version, Kind: events.KindDestroyed, Source: j.source, RunID: j.run.ID,
-		ObservedAt: at.UTC(), ReceivedAt: j.Now().UTC(), Server: events.Server{ID: id},
+		ObservedAt: plausible(at, j.Now()), ReceivedAt: j.Now().UTC(), Server: events.Server{ID: id},
 	}
 }
 

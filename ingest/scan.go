@@ -57,6 +57,9 @@ func (j *job) list(ctx context.Context) error {
 	if p.Scanned {
 		return nil
 	}
+	if p.Since.IsZero() {
+		p.Since = j.Now()
+	}
 	if err := j.connect(ctx); err != nil {
 		return err
 	}
@@ -64,11 +67,10 @@ func (j *job) list(ctx context.Context) error {
 		if err := j.remember(ctx); err != nil {
 			return err
 		}
-		before := len(j.run.Problems)
 		if err := j.listAll(ctx); err != nil {
 			return err
 		}
-		p.Whole = len(j.run.Problems) == before
+		p.Whole = !p.Flawed
 		if slices.ContainsFunc(j.run.Problems, func(p db.Problem) bool { return p.Code == listingEndless }) {
 			// Who shows servers without end shows servers that do not exist.
 			if err := db.DropItems(ctx, j.DB, j.run.ID, db.FoundNew, db.FoundReappeared); err != nil {
@@ -88,7 +90,7 @@ func (j *job) remember(ctx context.Context) error {
 	}
 	j.log.Info().Int64("page", p.Page).Msg("a run goes on where it was interrupted")
 	p.Page-- // pages may have shifted meanwhile
-	seen, err := db.SeenSince(ctx, j.DB, j.run.StartedAt)
+	seen, err := db.SeenSince(ctx, j.DB, p.Since)
 	if err != nil {
 		return err
 	}
@@ -120,7 +122,7 @@ func (j *job) listAll(ctx context.Context) error {
 			return nil
 		}
 		if round == wholeScans {
-			j.problem(db.Problem{Code: "listing_incomplete", Message: fmt.Sprintf(
+			s.flaw(db.Problem{Code: "listing_incomplete", Message: fmt.Sprintf(
 				"VirtFusion says that it has %d servers, but its list showed %d of them: the next sweep looks again; if it stays so, check what the API token may see",
 				p.Total, p.Listed)})
 			return nil
@@ -146,7 +148,7 @@ func (s *scan) pages(ctx context.Context) (bool, error) {
 			if ctx.Err() != nil || isDatabase(err) {
 				return false, err
 			}
-			s.problem(pageProblem(n, err))
+			s.flaw(pageProblem(n, err))
 			failures++
 			if fatal(err) || failures > 1 || n == 1 || n >= p.Pages {
 				return false, nil
@@ -158,13 +160,19 @@ func (s *scan) pages(ctx context.Context) (bool, error) {
 			return false, err
 		}
 		if stop := s.endlessness(n, page, fresh); stop != nil {
-			s.problem(*stop)
+			s.flaw(*stop)
 			return false, nil
 		}
 		if !page.HasNext {
 			return true, nil
 		}
 	}
+}
+
+// flaw is a problem for which the listing cannot be taken for whole.
+func (s *scan) flaw(p db.Problem) {
+	s.run.Progress.Flawed = true
+	s.problem(p)
 }
 
 // fatal errors are the same for every page.
@@ -231,7 +239,7 @@ func (s *scan) fetch(ctx context.Context, n int64, full bool) (virtfusion.Page, 
 			return page, nil
 		}
 		if again {
-			s.problem(db.Problem{Code: "page_short", Message: fmt.Sprintf(
+			s.flaw(db.Problem{Code: "page_short", Message: fmt.Sprintf(
 				"page %d of VirtFusion's servers has %d rows instead of %d, though others follow: the next sweep looks again",
 				n, len(page.Servers), page.PerPage)})
 			return page, nil
@@ -268,7 +276,7 @@ func (s *scan) steady(ctx context.Context, n int64, page virtfusion.Page) (virtf
 			return page, nil
 		}
 	}
-	s.problem(db.Problem{Code: "listing_shifts", Message: fmt.Sprintf(
+	s.flaw(db.Problem{Code: "listing_shifts", Message: fmt.Sprintf(
 		"servers come and go faster than VirtFusion's list can be read (page %d): the next sweep looks again", n)})
 	return page, nil
 }
@@ -297,7 +305,7 @@ func (s *scan) compare(ctx context.Context, n int64, page virtfusion.Page, full 
 	for i := range page.Servers {
 		row := &page.Servers[i]
 		if row.ID <= 0 {
-			s.problem(db.Problem{Code: "row_without_id", Message: fmt.Sprintf("row %d on page %d of VirtFusion's servers has no id: report it to VirtFusion", i+1, n)})
+			s.flaw(db.Problem{Code: "row_without_id", Message: fmt.Sprintf("row %d on page %d of VirtFusion's servers has no id: report it to VirtFusion", i+1, n)})
 			continue
 		}
 		if _, twice := rows[row.ID]; twice {
@@ -338,7 +346,7 @@ func (s *scan) details(ctx context.Context, n int64, page virtfusion.Page, full 
 	items := make([]db.RunItem, 0, len(drift))
 	for _, d := range drift {
 		var e events.Event
-		if row := rows[d.ServerID]; full && row != nil {
+		if row := rows[d.ServerID]; full && row != nil && d.Found != db.FoundOlder {
 			e = s.event(row, observedAt)
 		} else {
 			var err error
@@ -351,6 +359,9 @@ func (s *scan) details(ctx context.Context, n int64, page virtfusion.Page, full 
 				}
 				s.problem(problemOf(err, d.ServerID))
 				continue
+			}
+			if d.Found == db.FoundOlder {
+				e.Source = events.SourceRefetch // asked for itself, it stands by its time alone
 			}
 		}
 		item, err := s.item(d.Found, &e)

@@ -3,12 +3,14 @@ package ingest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"hash/fnv"
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
 
 	"serversync/db"
+	"serversync/events"
 	"serversync/virtfusion"
 )
 
@@ -151,8 +153,11 @@ func (r *Runs) clock(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if last != nil && (last.State == db.RunRunning || r.Now().Before(last.StartedAt.Add(r.until(last.ID)))) {
-		return nil
+	if last != nil {
+		ago := r.Now().Sub(last.StartedAt) // negative: its starter's clock was wrong
+		if last.State == db.RunRunning || ago >= 0 && ago < r.until(last.ID) {
+			return nil
+		}
 	}
 	_, _, err = db.StartRun(ctx, r.DB, db.NewSweep(false, "clock", r.Now()))
 	return err
@@ -182,15 +187,34 @@ func (r *Runs) take(ctx context.Context, run *db.Run) error {
 		}
 	}
 	err := j.work(virtfusion.InBackground(ctx), j.steps())
-	if err == nil || ctx.Err() != nil || errors.Is(err, db.ErrLostRun) || db.Classify(err) == db.FaultPassing {
+	if err == nil || ctx.Err() != nil || errors.Is(err, db.ErrLostRun) || passes(err) {
 		return err
 	}
 	// Trying again would not help: the run ends, and says why.
-	j.problem(db.Problem{Code: "internal_error", Message: "the run broke off: " + err.Error() + ": report this line"})
-	if run.ApprovedAt == nil && run.Phase != db.PhaseApplying && run.Phase != db.PhaseFinishing {
-		run.Preview = nil // nothing was handed on
+	return j.breakOff(ctx, "the run broke off: "+err.Error()+": report this line")
+}
+
+// passes reports that something is away, and the run goes on when it is back.
+func passes(err error) bool {
+	return errors.Is(err, events.ErrNotDurable) || db.Classify(err) == db.FaultPassing
+}
+
+// breakOff ends a run in the middle. What it has not handed on, and would change
+// billing, or waited for approval before, waits for a person.
+func (j *job) breakOff(ctx context.Context, why string) error {
+	j.problem(db.Problem{Code: "internal_error", Message: why})
+	waiting, err := db.HoldBack(ctx, j.DB, j.run.ID)
+	if err != nil {
+		return err
 	}
-	return j.finish(ctx)
+	if waiting == 0 {
+		j.run.Preview = nil // nobody is to be asked
+		return j.finish(ctx)
+	}
+	j.run.Preview, j.run.ApprovedBy, j.run.ApprovedAt = nil, "", nil
+	j.run.State, j.run.Phase, j.run.Note = db.RunNeedsApproval, db.PhaseWaiting, fmt.Sprintf("it broke off, and %d servers wait for it: approve it to have it worked out and shown again", waiting)
+	j.metrics.ended(j.run, j.Now())
+	return j.save(ctx)
 }
 
 // begin prepares a sweep that nobody has worked on.
@@ -217,6 +241,7 @@ func (j *job) steps() []step {
 		return []step{
 			{db.PhaseApproved, j.approved},
 			{db.PhaseAsking, j.askHeld},
+			{db.PhasePreview, j.checkAnswers},
 			{db.PhaseApplying, j.apply},
 			{db.PhaseFinishing, j.await},
 		}

@@ -84,6 +84,12 @@ func firstPlausible(arrival time.Time, said ...*time.Time) time.Time {
 	return arrival.UTC()
 }
 
+// plausible is when VirtFusion gave an answer, by its own clock, unless that is
+// so far ahead that the answer would count as the newest for too long.
+func plausible(at, now time.Time) time.Time {
+	return firstPlausible(now, &at)
+}
+
 // keep copies the fields of a VirtFusion server that an event may carry. This
 // is the allow-list, for whatever way a server reaches us. What is nil stays
 // nil: it says nothing.

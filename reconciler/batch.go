@@ -82,6 +82,8 @@ func (r *Reconciler) decideAll(ctx context.Context, tx bun.Tx, works []work) ([]
 		decide := Decide
 		if w.hold {
 			decide = decideHold
+		} else if runID := harmless(w.news); runID != "" {
+			decide = func(in Input) Decision { return decideHarmless(in, runID) }
 		}
 		decisions[i] = decided{serverID: w.serverID, origin: w.origin, runs: runsOf(&w), Decision: decide(in)}
 	}

@@ -88,7 +88,7 @@ func (r *Reconciler) BooksPassDue(ctx context.Context) error {
 
 // reviewed are the servers that a pass would change, by what it would do.
 type reviewed struct {
-	urgent  []int64 // billing ends, or is taken back
+	urgent  []int64 // it is gone, or a row is taken back
 	billing []int64 // any other change of billing
 	words   []int64 // nothing of billing
 }
@@ -114,6 +114,7 @@ func (r *Reconciler) review(ctx context.Context, done *db.Pass) (reviewed, error
 			case !o.Changes:
 			case o.urgent:
 				found.urgent = append(found.urgent, o.ServerID)
+			case o.waits:
 			case o.Effect == db.EffectNone:
 				found.words = append(found.words, o.ServerID)
 			default:

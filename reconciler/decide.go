@@ -88,7 +88,6 @@ func (d *decider) hear(o *Observation) {
 		d.out.By = o
 		d.take(o, merged)
 		d.foundBy(o)
-		d.cleared = d.cleared || o.RunID != ""
 		d.answered(o, base.ObservedAt)
 	}
 	if known := d.in.Known; known != nil && o.RunID != "" && o.RunID == known.AwaitingRun {
@@ -206,6 +205,7 @@ func (d *decider) judge() {
 	d.rows = relevant(d.in.Rows, s)
 	if d.held() {
 		d.hold()
+		d.undouble()
 		return
 	}
 	s.AwaitingRun = ""

@@ -46,10 +46,10 @@ func TestHeldServer(t *testing.T) {
 		"an end before what was seen": {func(b *books) []events.Event { return []events.Event{b.seen(destroyed, earlier)} }, false, "held"},
 		"the run itself":              {func(b *books) []events.Event { return []events.Event{b.seen(by("sweep-1"))} }, false, "14.6"},
 		"the run, overtaken":          {func(b *books) []events.Event { return []events.Event{b.seen(by("sweep-1"), earlier)} }, false, "14.6"},
-		"a newer run":                 {func(b *books) []events.Event { return []events.Event{b.seen(by("sync-2"))} }, false, "14.6"},
+		"a newer run":                 {func(b *books) []events.Event { return []events.Event{b.seen(by("sync-2"))} }, false, "held"}, // it may have been on its way since before the wait
 		"a newer run before a webhook": {func(b *books) []events.Event {
 			return []events.Event{b.seen(by("sync-2")), b.seen(updated, named("b"))}
-		}, false, "14.6"},
+		}, false, "held"},
 		"an approved run":   {nil, true, "14.6"},
 		"its end":           {func(b *books) []events.Event { return []events.Event{b.seen(destroyed)} }, false, "gone"},
 		"its end by a pull": {func(b *books) []events.Event { return []events.Event{b.seen(notFound)} }, false, "gone"},

@@ -29,6 +29,20 @@ func (d *decider) hold() {
 	s.Note = "waits for approval of run " + s.AwaitingRun + ": serversync sweep --approve " + s.AwaitingRun
 }
 
+// undouble takes back a row of ours beside SkyPANEL's own: that its customer pays
+// twice waits for nobody.
+func (d *decider) undouble() {
+	for i := range d.rows {
+		r := &d.rows[i]
+		if native := d.twin(r); native != nil && r.Enabled {
+			d.withdrawFor(r, native)
+			if d.state.BillingID = &native.ID; !native.Enabled {
+				d.state.BillingOn = false
+			}
+		}
+	}
+}
+
 // decideHold has a server wait for approval of a run. What is known already
 // stays as it is; a server never heard of is noted, so that people see it.
 func decideHold(in Input) Decision {

@@ -45,7 +45,7 @@ func TestHoldThenApprove(t *testing.T) {
 	b.due()
 	b.review(501, 502, 503, 504, 505, 601, 602)
 	wantSame(t, everything, b.dump())
-	if got, want := b.passes(), "young 0 0 finished"; got != want {
+	if got, want := b.passes(), "young 5 0 finished"; got != want {
 		t.Errorf("passes %q, want %q", got, want)
 	}
 	if got := b.reviewAll(); got != "0 0" {
@@ -216,4 +216,43 @@ func TestBooksPassIsCapped(t *testing.T) {
 			b.want("made outside SkyPANEL, billed 10.00 a month", `SELECT note FROM serversync.servers WHERE virtfusion_id = 506`)
 		})
 	}
+}
+
+// What a run's preview said to change no billing changes none, whatever happened
+// between the preview and the decision: a later run shows it first.
+func TestHarmlessNewsStayHarmless(t *testing.T) {
+	t.Parallel()
+	b := withJob(t)
+	harmless := func(e *events.Event) { e.Expected = events.ExpectNothing }
+	b.hear(b.news(501), b.news(502), b.news(503), b.news(504))
+	b.startRun("sweep-1", 501, 502, 503, 601)
+	b.exec(`UPDATE package_pricing SET price = 73000 WHERE virtfusion_package_id = 3`)
+	b.pass(time.Minute)
+	b.hear(b.news(501, by("sweep-1"), harmless, named("b")), b.news(601, by("sweep-1"), harmless),
+		b.news(502, by("sweep-1"), harmless, destroyed), b.news(503, by("sweep-1")), b.news(504, updated))
+	b.wantRows(501, "7 3 7.3000 on ours")
+	b.want("b", `SELECT name FROM serversync.servers WHERE virtfusion_id = 501`)
+	b.wantRows(601, "")
+	b.wantRows(502, "7 3 7.3000 off ours")  // an end waits for nobody
+	b.wantRows(503, "7 3 730.0000 on ours") // this one was within the cap
+	b.wantRows(504, "7 3 730.0000 on ours")
+	b.wantItems("sweep-1", "501 unchanged, 502 updated, 503 updated, 601 unchanged")
+	b.want("501 601", `SELECT string_agg(virtfusion_id::text, ' ' ORDER BY 1) FROM serversync.servers WHERE awaiting_run = 'sweep-1'`)
+}
+
+// SkyPANEL's own row beside ours is paid twice: that waits for nobody.
+func TestHeldServerIsNotBilledTwice(t *testing.T) {
+	t.Parallel()
+	b := withJob(t)
+	b.hear(b.news(501))
+	b.r.hold(t, "sweep-1", []int64{501})
+	b.skypanelOrders(501)
+	b.pass(time.Minute)
+	b.due()
+	b.want("1", `SELECT count(*) FROM virtfusion_hourly_billing WHERE virtfusion_server_id = 501 AND billing_enabled AND reference_1 IS NULL`)
+	b.want("0", `SELECT count(*) FROM virtfusion_hourly_billing WHERE virtfusion_server_id = 501 AND billing_enabled AND reference_1 IS NOT NULL`)
+	everything := b.dump()
+	b.pass(time.Minute)
+	b.review(501)
+	wantSame(t, everything, b.dump())
 }

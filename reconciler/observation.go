@@ -21,7 +21,9 @@ type Observation struct {
 	Gone bool
 	// Failed: it comes from an operation that failed.
 	Failed bool
-	Server events.Server
+	// Harmless: by the preview of its run it changes no billing.
+	Harmless bool
+	Server   events.Server
 }
 
 // observationOf reads an event. A failed destroy ends nothing.
@@ -32,6 +34,7 @@ func observationOf(e *events.Event) Observation {
 		Creation: e.Kind == events.KindCreated && !e.Failed,
 		Gone:     e.Kind == events.KindDestroyed && !e.Failed,
 		Failed:   e.Failed,
+		Harmless: e.Expected == events.ExpectNothing,
 		Server:   e.Server,
 	}
 }

@@ -47,9 +47,11 @@ func (r *Reconciler) Preview(ctx context.Context, ids []int64, news []events.Eve
 // outlook is what deciding one server would do.
 type outlook struct {
 	db.RunEffect
-	// urgent: billing ends, or a row of ours that doubles another is taken back.
-	// That waits for nobody.
+	// urgent: billing ends because the server is gone or an operator wishes it, or
+	// a row of ours that doubles another is taken back. That waits for nobody.
 	urgent bool
+	// waits: for a person's approval, so that nothing else is done.
+	waits bool
 }
 
 // preview is one transaction of [Reconciler.Preview]; where something in it is
@@ -125,8 +127,10 @@ func lookAhead(in Input) outlook {
 		in.Now = *s.SettleUntil
 		d = Decide(in)
 	}
-	o := outlook{RunEffect: effectOf(&d, &in), urgent: len(d.Withdraw) > 0}
-	o.urgent = o.urgent || o.Effect == db.EffectEnd
+	o := outlook{RunEffect: effectOf(&d, &in)}
+	gone, wished := d.State.Status == StatusGone, d.State.Reason == ReasonOperator
+	o.urgent = len(d.Withdraw) > 0 || o.Effect == db.EffectEnd && (gone || wished)
+	o.waits = in.Known != nil && in.Known.AwaitingRun != ""
 	o.Changes = writes
 	o.Why = doubt + o.Why
 	return o

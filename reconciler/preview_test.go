@@ -161,7 +161,7 @@ func checkForeseen(t *rapid.T, o *outlook, d *Decision, before, after map[int64]
 	}
 	e.Effect = blank.effect()
 	blank.check(t, &e, writesAnything(d))
-	if o.urgent != (len(d.Withdraw) > 0 || o.Effect == db.EffectEnd) {
+	if s := &d.State; o.urgent != (len(d.Withdraw) > 0 || o.Effect == db.EffectEnd && (s.Status == StatusGone || s.Reason == ReasonOperator)) {
 		t.Errorf("urgent: %v", o.urgent)
 	}
 }

@@ -146,7 +146,7 @@ func tellPreview(p *page, run *api.Run) {
 	p.linef("  %-9s %s", "create", create)
 	p.linef("  %-9s %d change, %d move to another owner, %d end, %d stay as they are", "others", v.Change, v.Move, v.End, v.None)
 	if v.Missing > 0 {
-		p.linef("  %-9s %d more that VirtFusion did not list, and has not been asked for yet", "missing", v.Missing)
+		p.linef("  %-9s %d of those that end were not in VirtFusion's list; they are asked for by their ids first", "missing", v.Missing)
 	}
 	if v.FirstCharges > 0 {
 		p.linef("  %-9s %s of %s in all are recorded as pending; nobody collects them", "at once", counted(v.FirstCharges, "first charge"), v.FirstChargeAmount)
@@ -161,7 +161,7 @@ func tellPreview(p *page, run *api.Run) {
 }
 
 // changes are how many servers' billing changes, or may.
-func changes(v *api.Preview) int64 { return v.Create + v.Change + v.Move + v.End + v.Missing }
+func changes(v *api.Preview) int64 { return v.Create + v.Change + v.Move + v.End }
 
 func tellEffect(p *page, e *api.Effect) {
 	owner := "nobody in SkyPANEL"
