@@ -43,13 +43,31 @@ type Config struct {
 	// Syncs works on users' syncs; nil: not in this process, and they are
 	// refused as not ready.
 	Syncs syncer
+	// Replays works on replays, Bulks on bulk actions; nil: not in this process,
+	// and they are refused as not ready.
+	Replays replayer
+	Bulks   bulker
 	// SyncWait is how long an answer waits for the end of a user's sync; 0: 25 s.
 	SyncWait time.Duration
 	// Queue tells how many events the reconciler has not acknowledged yet, and
 	// DeadLetters how many wait for a person. Nil: nobody knows.
 	Queue, DeadLetters func(ctx context.Context) (int64, error)
+	// Behind tells how old the oldest event is that the reconciler has not
+	// acknowledged; 0: it has acknowledged all. Nil: nobody knows.
+	Behind func(ctx context.Context) (time.Duration, error)
+	// Letters are the dead letters; nil: not in this process, and what concerns
+	// them is refused as not ready.
+	Letters deadLetters
+	// Live tells what happens, to be relayed to those who watch; nil: nobody can.
+	Live watcher
 	// AdminToken is the bearer token that opens the admin's routes. Not empty.
 	AdminToken string
+	// SessionSecret is what SkyPANEL signs its session cookies with; empty:
+	// cookies are not accepted.
+	SessionSecret string
+	// PublicOrigins are those besides our own whose pages may call the API with
+	// a session.
+	PublicOrigins []Origin
 	// Checks are the doctor's, made anew at each call.
 	Checks func(ctx context.Context) []Finding
 	Now    func() time.Time
@@ -61,10 +79,18 @@ type API struct {
 	db       *bun.DB
 	books    books
 	syncs    syncer
+	replays  replayer
+	bulks    bulker
 	syncWait time.Duration
 	queue    func(ctx context.Context) (int64, error)
 	dead     func(ctx context.Context) (int64, error)
+	behind   func(ctx context.Context) (time.Duration, error)
+	letters  deadLetters
 	auth     *authenticator
+	// statuses of users, by the user and what became of the user's runs.
+	statuses *memory[string, UserStatus]
+	hub      *liveHub // nil: nothing is relayed
+	watcher  watcher
 	checks   func(ctx context.Context) []Finding
 	now      func() time.Time
 	log      zerolog.Logger
@@ -77,23 +103,52 @@ func New(c Config) (*API, error) {
 	if c.AdminToken == "" {
 		return nil, errors.New("the admin token is empty: set ADMIN_TOKEN, or leave it out to have one made")
 	}
-	return &API{
-		db: c.DB, books: c.Books, syncs: c.Syncs, syncWait: cmp.Or(c.SyncWait, defaultSyncWait), queue: c.Queue, dead: c.DeadLetters,
-		checks: c.Checks, auth: newAuthenticator(c.AdminToken, c.Now), now: c.Now, log: c.Log, stopping: make(chan struct{}),
-	}, nil
+	a := &API{
+		db: c.DB, books: c.Books, syncs: c.Syncs, replays: c.Replays, bulks: c.Bulks, syncWait: cmp.Or(c.SyncWait, defaultSyncWait), queue: c.Queue, dead: c.DeadLetters,
+		behind: c.Behind, letters: c.Letters,
+		checks: c.Checks, auth: newAuthenticator(&c), statuses: newMemory[string, UserStatus](statusFor), now: c.Now, log: c.Log, stopping: make(chan struct{}),
+	}
+	if c.Live != nil {
+		a.watcher, a.hub = c.Live, newLiveHub(a)
+	}
+	return a, nil
 }
 
-// Register adds the routes.
+// Register adds the routes. Whoever adds one to a group has nothing to ask
+// about the caller any more, see [authenticator.requireUser] and
+// [authenticator.requireAdmin]; TestEveryRouteAndEveryCaller must be told of it.
 func (a *API) Register(e *echo.Echo) {
-	admin := e.Group("/api/admin", a.auth.require(roleAdmin))
+	e.Use(a.auth.origins.cors)
+	user := e.Group("/api/user", a.auth.requireUser)
+	user.POST("/servers/sync", a.syncOwn)
+	user.GET("/servers/sync/status", a.ownStatus)
+	user.GET("/servers/sync/live", a.ownLive)
+	user.GET("/servers/sync/runs/:id", a.showOwnRun)
+	user.GET("/servers/sync/history", a.ownHistory)
+	user.GET("/servers", a.listOwnServers)
+	admin := e.Group("/api/admin", a.auth.requireAdmin)
 	admin.GET("/servers/:id/timeline", a.timeline)
 	admin.POST("/cleanup", a.cleanup)
 	admin.GET("/doctor", a.examine)
 	admin.POST("/servers/sync", a.startSweep)
 	admin.POST("/users/:id/servers/sync", a.syncUser)
+	admin.POST("/users/:id/servers/replay", a.replayUser)
 	admin.GET("/users/:id/servers/sync/status", a.syncStatus)
 	admin.GET("/runs", a.listRuns)
+	admin.POST("/servers/bulk", a.bulk)
 	admin.GET("/runs/:id", a.showRun)
+	admin.GET("/runs/:id/servers", a.runServers)
 	admin.POST("/runs/:id/approve", a.approveRun)
 	admin.GET("/overview", a.overview)
+	admin.GET("/servers", a.listServers)
+	admin.GET("/servers.csv", a.listServersCSV)
+	admin.GET("/users/:id/servers/sync/history", a.userHistory)
+	admin.GET("/dead-letters", a.listDeadLetters)
+	admin.POST("/dead-letters/:id/requeue", a.requeueDeadLetter)
+	admin.DELETE("/dead-letters/:id", a.discardDeadLetter)
+	admin.GET("/reports/external.csv", a.externalReport)
+	for name, read := range chartsByName {
+		admin.GET("/charts/"+name+".svg", a.drawChart(read))
+	}
+	admin.GET("/live", a.adminLive)
 }

@@ -1,90 +1,83 @@
 package api
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"crypto/subtle"
+	"errors"
 	"net/http"
 	"strings"
 	"time"
 
 	"github.com/labstack/echo/v4"
+	"github.com/rs/zerolog"
+	"github.com/uptrace/bun"
 
+	"serversync/db"
 	"serversync/internal/httpserver"
 )
 
-// role is what a caller may do.
-type role string
-
-// roleAdmin may do everything. SkyPANEL's other role, 'client', may see its
-// own servers; nobody comes in by it yet.
-const roleAdmin role = "admin"
-
-// identity is who calls, once that is certain.
-type identity struct {
-	role role
-	// name is for logs and for the history: "admin token".
-	name string
-}
-
-// identityKey is where a request's identity is kept in its echo.Context.
-const identityKey = "api.identity"
-
-// caller returns who calls. Only behind [authenticator.require].
-func caller(c echo.Context) identity {
-	who, _ := c.Get(identityKey).(identity)
-	return who
-}
-
 // authenticator finds out who sends a request.
 type authenticator struct {
-	adminToken [sha256.Size]byte
-	now        func() time.Time
-	// guesses counts wrong credentials, anonymous requests without any, each
+	db            *bun.DB
+	adminToken    [sha256.Size]byte
+	sessionSecret []byte // SkyPANEL's; empty: cookies are not accepted
+	origins       origins
+	now           func() time.Time
+	log           zerolog.Logger
+	// known are identities found a moment ago, by a digest of the credential.
+	known *memory[[sha256.Size]byte, identity]
+	// guesses counts wrong tokens and keys, anonymous requests by nobody, each
 	// by address.
 	guesses, anonymous *httpserver.Attempts
 }
 
-func newAuthenticator(adminToken string, now func() time.Time) *authenticator {
+func newAuthenticator(c *Config) *authenticator {
 	return &authenticator{
-		adminToken: sha256.Sum256([]byte(adminToken)), now: now,
+		db: c.DB, adminToken: sha256.Sum256([]byte(c.AdminToken)), sessionSecret: []byte(c.SessionSecret), origins: c.PublicOrigins,
+		now: c.Now, log: c.Log, known: newMemory[[sha256.Size]byte, identity](identityFor),
 		guesses: httpserver.NewAttempts(), anonymous: httpserver.NewAttempts(),
 	}
 }
 
-// require lets in those who have the role.
-func (a *authenticator) require(needed role) echo.MiddlewareFunc {
-	return func(next echo.HandlerFunc) echo.HandlerFunc {
-		return func(c echo.Context) error {
-			c.Response().Header().Set(echo.HeaderCacheControl, "no-store")
-			who, err := a.identify(c)
-			if err != nil {
-				return err
-			}
-			if who.role != needed {
-				return refuse(http.StatusForbidden, "forbidden", "this needs the role "+string(needed))
-			}
-			c.Set(identityKey, who)
-			return next(c)
-		}
-	}
-}
-
-// identify says who sends the request, or refuses it. An address that guessed
-// wrong too often is not listened to for a while, whatever it says: otherwise
-// the answer to each further guess would still tell whether it was right.
+// identify says who sends the request, or refuses it. The first of these that
+// is there decides, also when it is wrong: a bearer token (the admin token or
+// an API key), X-API-Key, SkyPANEL's session cookie.
+//
+// An address that guessed tokens or keys wrong too often is not listened to for
+// a while, whatever token or key it sends: otherwise the answer to each further
+// guess would still tell whether it was right. Sessions are another matter:
+// nobody guesses the signature of a cookie, and who is signed in behind the
+// same address as somebody who guesses tokens must not be locked out. So a
+// cookie is always looked at, and one that does not hold counts as none: it
+// costs whoever has an old one in the browser nothing but a 401, and locks
+// nobody out. The same goes for a key that does not hold any more.
 func (a *authenticator) identify(c echo.Context) (identity, error) {
-	address, now := httpserver.ClientAddr(c), a.now()
-	token := bearer(c.Request().Header.Get(echo.HeaderAuthorization))
-	if token == "" {
-		return identity{}, unauthorized(c, a.anonymous.Fail(address, now))
-	}
-	if a.guesses.Exhausted(address, now) {
+	r, address, now := c.Request(), httpserver.ClientAddr(c), a.now()
+	token := bearer(r.Header.Get(echo.HeaderAuthorization))
+	secret := cmp.Or(token, strings.TrimSpace(r.Header.Get("X-API-Key")))
+	if secret != "" && a.guesses.Exhausted(address, now) {
 		return identity{}, unauthorized(c, false)
 	}
-	if a.isAdminToken(token) {
-		return identity{role: roleAdmin, name: "admin token"}, nil
+	if token != "" && a.isAdminToken(token) {
+		return identity{kind: kindToken, role: roleAdmin, name: "admin token"}, nil
 	}
-	return identity{}, unauthorized(c, a.guesses.Fail(address, now))
+	var who identity
+	var err error
+	if secret != "" {
+		who, err = a.byKey(r.Context(), secret, now)
+	} else {
+		who, err = a.byCookie(r, now)
+	}
+	switch {
+	case err == nil:
+		return who, nil
+	case errors.Is(err, errLapsed):
+		return identity{}, unauthorized(c, a.anonymous.Fail(address, now))
+	case errors.Is(err, db.ErrNobody):
+		return identity{}, unauthorized(c, a.guesses.Fail(address, now))
+	}
+	return identity{}, fault(err)
 }
 
 // isAdminToken takes the same time however much of the token is right.
@@ -105,10 +98,11 @@ func bearer(authorization string) string {
 // unauthorized refuses a request; it says why only within bounds.
 func unauthorized(c echo.Context, withinBounds bool) error {
 	if !withinBounds {
-		err := refuse(http.StatusTooManyRequests, "too_many_attempts", "too many requests without a valid token from this address")
+		err := refuse(http.StatusTooManyRequests, "too_many_attempts", "too many requests from this address by nobody we know")
 		err.RetryAfter = time.Minute
 		return err
 	}
 	c.Response().Header().Set(echo.HeaderWWWAuthenticate, `Bearer realm="serversync"`)
-	return refuse(http.StatusUnauthorized, "unauthorized", "send Authorization: Bearer and the admin token: ADMIN_TOKEN, or the file admin.token in the service's DATA_DIR")
+	return refuse(http.StatusUnauthorized, "unauthorized",
+		"sign in to SkyPANEL, or send Authorization: Bearer with an API key of SkyPANEL's or the admin token (ADMIN_TOKEN, or the file admin.token in the service's DATA_DIR)")
 }

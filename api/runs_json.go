@@ -33,6 +33,8 @@ type Run struct {
 	Problems []Problem `json:"problems"`
 	Preview  *Preview  `json:"preview"` // null: not worked out
 
+	Replay *Replay `json:"replay"` // null: it is no replay
+
 	ApprovedBy   *string    `json:"approvedBy"`
 	ApprovedAt   *time.Time `json:"approvedAt"`
 	SupersededBy *string    `json:"supersededBy"`
@@ -52,6 +54,14 @@ type Progress struct {
 	Calls          int64   `json:"calls"`    // of VirtFusion's API
 	CallsPerSecond float64 `json:"callsPerSecond"`
 	Whole          bool    `json:"whole"` // the listing is over, and left nothing out
+}
+
+// Replay is what a replay read of the stream. Times are when an event was stored.
+type Replay struct {
+	Since  *time.Time `json:"since"`  // null: all that the stream holds
+	Until  *time.Time `json:"until"`  // null: the start of the run
+	Events int64      `json:"events"` // published again
+	Limits *string    `json:"limits"` // what the stream does not hold any more; null: it holds all that was asked for
 }
 
 // Problem is something that a run could not see or do.
@@ -122,6 +132,9 @@ func toRun(r *db.Run, totals db.RunTotals) Run {
 	}
 	if r.Preview != nil {
 		run.Preview = toPreview(r.Preview)
+	}
+	if part := p.Replay; part != nil {
+		run.Replay = &Replay{Since: utc(part.Since), Until: utc(part.Until), Events: part.Events, Limits: orNull(part.Limits)}
 	}
 	return run
 }

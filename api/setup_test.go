@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,6 +22,7 @@ import (
 	"serversync/api"
 	"serversync/db"
 	"serversync/db/dbtest"
+	"serversync/events"
 	"serversync/internal/httpserver"
 	"serversync/internal/openapitest"
 	"serversync/schemas"
@@ -28,7 +30,11 @@ import (
 
 func TestMain(m *testing.M) { dbtest.Main(m) }
 
-const testToken = "an admin token of the test"
+const (
+	testToken  = "an admin token of the test"
+	testSecret = "a session secret of the test"
+	testOrigin = "https://panel.example.com" // of PUBLIC_ORIGINS
+)
 
 func noon() time.Time { return time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC) }
 
@@ -81,6 +87,10 @@ type system struct {
 	syncs  *syncs
 	log    *logBuffer
 	doc    *openapi3.T
+	// elapsed since noon, in nanoseconds.
+	elapsed atomic.Int64
+	letters *letters
+	behind  func() (time.Duration, error)
 	// checks, queue and dead stand for what the API asks of others.
 	checks      func() []api.Finding
 	queue, dead func() (int64, error)
@@ -111,10 +121,17 @@ func (s *syncs) StartSync(ctx context.Context, userID int64, dryRun bool, by str
 	return id, joined, err
 }
 
-func setup(t *testing.T) *system {
+// quiet announces nothing.
+type quiet struct{}
+
+// Watch implements what the API watches.
+func (quiet) Watch(func(events.Announcement)) (stop func(), err error) { return func() {}, nil }
+
+func setup(t testing.TB) *system {
 	t.Helper()
 	s := &system{db: dbtest.New(t), books: &recorder{}, log: &logBuffer{}, doc: openapitest.Load(t, schemas.FS()), seen: map[string]bool{}}
-	s.syncs = &syncs{db: s.db}
+	s.syncs, s.letters = &syncs{db: s.db}, &letters{}
+	s.behind = func() (time.Duration, error) { return 1500 * time.Millisecond, nil }
 	s.queue, s.dead = func() (int64, error) { return 12, nil }, func() (int64, error) { return 0, nil }
 	s.checks = func() []api.Finding {
 		return []api.Finding{{Check: "tea", OK: true, Detail: "hot"}, {Check: "milk", Detail: "sour", Remedy: "buy some"}}
@@ -125,9 +142,13 @@ func setup(t *testing.T) *system {
 		t.Fatal(err)
 	}
 	s.api, err = api.New(api.Config{
-		DB: s.db, Books: s.books, Syncs: s.syncs, SyncWait: 400 * time.Millisecond, AdminToken: testToken, Now: noon, Log: log,
+		DB: s.db, Books: s.books, Syncs: s.syncs, Replays: s.syncs, Bulks: s.syncs, SyncWait: 400 * time.Millisecond, Now: s.now, Log: log,
+		Live:       quiet{},
+		AdminToken: testToken, SessionSecret: testSecret, PublicOrigins: []api.Origin{testOrigin},
 		Queue:       func(context.Context) (int64, error) { return s.queue() },
 		DeadLetters: func(context.Context) (int64, error) { return s.dead() },
+		Behind:      func(context.Context) (time.Duration, error) { return s.behind() },
+		Letters:     s.letters,
 		Checks:      func(context.Context) []api.Finding { return s.checks() },
 	})
 	if err != nil {
@@ -140,7 +161,12 @@ func setup(t *testing.T) *system {
 	return s
 }
 
-func (s *system) exec(t *testing.T, statement string, args ...any) {
+func (s *system) now() time.Time { return noon().Add(time.Duration(s.elapsed.Load())) }
+
+// wait lets time pass.
+func (s *system) wait(d time.Duration) { s.elapsed.Add(int64(d)) }
+
+func (s *system) exec(t testing.TB, statement string, args ...any) {
 	t.Helper()
 	if _, err := s.db.ExecContext(t.Context(), statement, args...); err != nil {
 		t.Fatalf("%s: %v", statement, err)
@@ -163,12 +189,23 @@ type answer struct {
 // ask sends a request; an empty authorization sends none.
 func (s *system) ask(t *testing.T, method, path, authorization string) answer {
 	t.Helper()
-	request, err := http.NewRequestWithContext(t.Context(), method, s.url+path, http.NoBody)
+	header := http.Header{}
+	if authorization != "" {
+		header.Set("Authorization", authorization)
+	}
+	return s.send(t, method, path, header, "")
+}
+
+// send sends a request with a header, and a body of JSON unless that is empty.
+func (s *system) send(t *testing.T, method, path string, header http.Header, body string) answer {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), method, s.url+path, strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if authorization != "" {
-		request.Header.Set("Authorization", authorization)
+	request.Header = header.Clone()
+	if body != "" {
+		request.Header.Set("Content-Type", "application/json")
 	}
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
@@ -180,13 +217,15 @@ func (s *system) ask(t *testing.T, method, path, authorization string) answer {
 		t.Fatal(err)
 	}
 	a := answer{status: response.StatusCode, header: response.Header, raw: string(raw)}
-	if err := json.Unmarshal(raw, &a.body); err != nil {
+	if kind, _, _ := strings.Cut(a.header.Get("Content-Type"), ";"); a.status < 300 && (kind == "text/csv" || kind == "image/svg+xml") {
+		a.body.Success = true
+	} else if err := json.Unmarshal(raw, &a.body); err != nil {
 		t.Fatalf("%s %s = %d, not JSON: %s", method, path, a.status, raw)
 	}
 	if a.body.Success != (a.status < 300) || a.header.Get("X-Request-ID") == "" {
 		t.Errorf("%s %s = %d with success %v, header %v", method, path, a.status, a.body.Success, a.header)
 	}
-	if described := describedPath(path); s.doc.Paths.Value(described) != nil {
+	if described := s.describedPath(path); described != "" {
 		openapitest.Check(t, s.doc, method, described, response, raw)
 		s.seen[method+" "+described+" "+strconv.Itoa(a.status)] = true
 	}
@@ -199,14 +238,18 @@ func (s *system) admin(t *testing.T, method, path string) answer {
 	return s.ask(t, method, path, "Bearer "+testToken)
 }
 
-// describedPath is a path as the OpenAPI document writes it.
-func describedPath(path string) string {
+// describedPath is a path as the OpenAPI document writes it: of several that
+// fit, the one with the fewest parameters. Empty: it is not described.
+func (s *system) describedPath(path string) (described string) {
 	path, _, _ = strings.Cut(path, "?")
 	parts := strings.Split(path, "/")
-	if len(parts) == 6 && parts[3] == "servers" || len(parts) > 4 && (parts[3] == "runs" || parts[3] == "users") {
-		parts[4] = "{id}"
+	for template := range s.doc.Paths.Map() {
+		fits := slices.EqualFunc(strings.Split(template, "/"), parts, func(t, p string) bool { return t == p || strings.HasPrefix(t, "{") })
+		if fits && (described == "" || strings.Count(template, "{") < strings.Count(described, "{")) {
+			described = template
+		}
 	}
-	return strings.Join(parts, "/")
+	return described
 }
 
 // data reads an answer's data.

@@ -56,10 +56,21 @@ type Synced struct {
 
 // syncUser answers POST /api/admin/users/:id/servers/sync.
 func (a *API) syncUser(c echo.Context) error {
+	userID, err := readUserID(c.Param("id"), "bad_user_id")
+	if err != nil {
+		return err
+	}
 	query, err := a.readSyncQuery(c)
 	if err != nil {
 		return err
 	}
+	query.userID = userID
+	return a.sync(c, query)
+}
+
+// sync starts one user's sync, or joins the one that is running, and answers
+// when it has ended or the wait is over.
+func (a *API) sync(c echo.Context, query syncQuery) error {
 	if a.syncs == nil {
 		return fault(ErrNotReady)
 	}
@@ -72,29 +83,34 @@ func (a *API) syncUser(c echo.Context) error {
 	if err != nil {
 		return fault(err)
 	}
-	switch run.State {
-	case db.RunRunning:
+	switch {
+	case query.own && (run.State == db.RunRunning || run.State == db.RunNeedsApproval):
+		return acceptOwn(c, run)
+	case run.State == db.RunRunning:
 		return accept(c, run, "the sync goes on: look at the run for its end")
-	case db.RunNeedsApproval:
+	case run.State == db.RunNeedsApproval:
 		return accept(c, run, "its changes are more than may be made unasked: POST /api/admin/runs/"+run.ID+"/approve lets them be made")
 	}
 	synced, err := a.toSynced(ctx, run)
 	if err != nil {
 		return fault(err)
 	}
+	if query.own {
+		synced.Errors = problemsForUser(synced.Errors)
+	}
 	return c.JSON(http.StatusOK, successBody{Success: true, Message: syncMessage(run, query.userID, synced.SyncedServers), Data: synced})
 }
 
+// syncQuery is what a request for a sync asks. Whose sync it is, the handler
+// adds: own, that of whoever asks.
 type syncQuery struct {
 	userID int64
+	own    bool
 	dryRun bool
 	wait   time.Duration
 }
 
 func (a *API) readSyncQuery(c echo.Context) (q syncQuery, err error) {
-	if q.userID, err = readUserID(c.Param("id"), "bad_user_id"); err != nil {
-		return q, err
-	}
 	if q.dryRun, err = flagParam(c, "dryRun", "bad_dry_run"); err != nil {
 		return q, err
 	}

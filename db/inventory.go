@@ -109,14 +109,21 @@ const serverColumns = `s.virtfusion_id, s.uuid, s.owner_id, s.owner_ext_relation
 	s.observed_at, s.observed_source, s.observed_event_id, s.first_seen_at, s.last_seen_at, s.pulled_at, s.awaiting_run, coalesce(s.run_id, '')`
 
 func scanServer(rows *sql.Rows) (Server, error) {
+	return scanServerAnd(rows)
+}
+
+// scanServerAnd reads the columns of serverColumns and, after them, others.
+func scanServerAnd(rows *sql.Rows, others ...any) (Server, error) {
 	var s Server
 	var addresses string
-	err := rows.Scan(&s.VirtfusionID, &s.UUID, &s.OwnerID, &s.OwnerExtRelationID, &s.UserID,
+	err := rows.Scan(append([]any{
+		&s.VirtfusionID, &s.UUID, &s.OwnerID, &s.OwnerExtRelationID, &s.UserID,
 		&s.Name, &s.Hostname, &s.State, &s.CommissionStatus, &s.Suspended, &s.Protected, &s.BuildFailed, &s.SelfService,
 		&s.PackageID, &s.MemoryMB, &s.StorageGB, &s.TrafficGB, &s.CPUCores, &addresses,
 		&s.HypervisorID, &s.HypervisorName, &s.HypervisorGroupID, &s.CreatedAt, &s.UpdatedAt, &s.BuiltAt,
 		&s.Status, &s.Billing, &s.BillingReason, &s.BillingID, &s.Note, &s.Ask, &s.Confirmed, &s.SettleUntil, &s.GoneAt,
-		&s.ObservedAt, &s.ObservedSource, &s.ObservedEventID, &s.FirstSeenAt, &s.LastSeenAt, &s.PulledAt, &s.AwaitingRun, &s.RunID)
+		&s.ObservedAt, &s.ObservedSource, &s.ObservedEventID, &s.FirstSeenAt, &s.LastSeenAt, &s.PulledAt, &s.AwaitingRun, &s.RunID,
+	}, others...)...)
 	s.IPAddresses = strings.Fields(addresses)
 	return s, err
 }

@@ -85,7 +85,8 @@ func made(t *testing.T, database *bun.DB) []string {
 			SELECT format('relation %s %s of %s acl:%s', relkind, relname, relowner::regrole, relacl)
 			FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind <> 'i'
 			UNION ALL
-			SELECT format('trigger %s %s', tgrelid::regclass, tgname) FROM pg_trigger WHERE NOT tgisinternal
+			SELECT format('trigger %s %s', tgrelid::regclass, tgname) FROM pg_trigger
+			WHERE NOT tgisinternal AND tgrelid NOT IN (SELECT oid FROM pg_class WHERE relnamespace = to_regnamespace('serversync')) -- what is ours is ours
 		) AS m (line) ORDER BY line COLLATE "C"`), "\n")
 }
 

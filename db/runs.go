@@ -91,6 +91,10 @@ type RunProgress struct {
 	// Calls is how many API calls were made, CallsPerSecond the budget.
 	Calls          int64   `json:"calls"`
 	CallsPerSecond float64 `json:"callsPerSecond"`
+	// Replay is a replay's part of the stream, Bulk a bulk action's order; nil for
+	// runs of other kinds.
+	Replay *ReplayPart `json:"replay,omitempty"`
+	Bulk   *BulkOrder  `json:"bulk,omitempty"`
 	// Slot says which pages are read in full by this sweep.
 	Slot int64 `json:"slot"`
 	// Since is when the listing began, on the clock of who did it: what has not
@@ -101,6 +105,27 @@ type RunProgress struct {
 	Scanned bool `json:"scanned"`
 	Whole   bool `json:"whole"`
 	Flawed  bool `json:"flawed,omitempty"`
+}
+
+// ReplayPart is which part of the stream a run replays. Its times are the
+// stream's: when a message was stored.
+type ReplayPart struct {
+	Since *time.Time `json:"since,omitempty"` // nil: all that the stream holds
+	Until *time.Time `json:"until,omitempty"` // nil: the start of the run
+	// Last is the sequence of the last message of the stream when the run began.
+	Last uint64 `json:"last"`
+	// Events is how many were published again.
+	Events int64 `json:"events"`
+	// Limits says what the stream does not hold any more, in words; empty: all
+	// that was asked for is there.
+	Limits string `json:"limits,omitempty"`
+}
+
+// BulkOrder is what an operator wants of the servers of a run.
+type BulkOrder struct {
+	Action string `json:"action"`
+	WishChange
+	Reason string `json:"reason,omitempty"` // in the operator's words
 }
 
 // Problem is something that a run could not see or do.

@@ -111,5 +111,8 @@ func message(e *Event) (*nats.Msg, error) {
 	m := nats.NewMsg(e.Subject())
 	m.Data = data
 	m.Header.Set(jetstream.MsgIDHeader, e.ID)
+	if e.Replay || e.Source == SourceReplay {
+		m.Header.Set(ReplayHeader, e.RunID)
+	}
 	return m, nil
 }

@@ -199,6 +199,9 @@ func (d *DeadLetters) Requeue(ctx context.Context, id string) error {
 	// An id of its own: the broker may still know the original's. The dead
 	// letter's place makes it the same however often this is tried.
 	original.Header.Set(jetstream.MsgIDHeader, fmt.Sprintf("requeue-%d-%s", m.Sequence, letter.ID[:min(len(letter.ID), maxIDLength/2)]))
+	if run := letter.Headers.Get(ReplayHeader); run != "" {
+		original.Header.Set(ReplayHeader, run)
+	}
 	if _, err := d.js.PublishMsg(ctx, original, jetstream.WithExpectStream(StreamName)); err != nil {
 		return fmt.Errorf("requeue dead letter %s: %w: %w", id, ErrNotDurable, err)
 	}

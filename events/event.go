@@ -40,12 +40,13 @@ const (
 	SourceSweep   Source = "sweep"   // a full scan found it
 	SourceSync    Source = "sync"    // one user's pull found it
 	SourceRefetch Source = "refetch" // the reconciler asked for a fresh look
+	SourceReplay  Source = "replay"  // the pull that ends a replay found it
 )
 
 // Pulled reports whether we asked VirtFusion for the observation, rather than
 // being told. Only a pulled observation can bring back a server that was gone.
 func (s Source) Pulled() bool {
-	return s == SourceSweep || s == SourceSync || s == SourceRefetch
+	return s == SourceSweep || s == SourceSync || s == SourceRefetch || s == SourceReplay
 }
 
 // ExpectNothing is the Expected of an event that by its run's preview changes no
@@ -74,6 +75,10 @@ type Event struct {
 	ReceivedAt time.Time `json:"receivedAt"`
 	// RunID names the run (sync, sweep, replay) that published the event.
 	RunID string `json:"runId,omitempty"`
+	// Replay: a replay, RunID, read it from the stream and published it again;
+	// what it says is as old as its times say. More of the run's events about
+	// the server follow.
+	Replay bool `json:"replay,omitempty"`
 	// Expected is what the run's preview said that the event does to the books,
 	// where it is to do no more than that: see [ExpectNothing].
 	Expected string `json:"expected,omitempty"`

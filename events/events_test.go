@@ -324,3 +324,46 @@ func TestPublishAllWritesBatches(t *testing.T) {
 		t.Errorf("after the end: %v", err)
 	}
 }
+
+func TestQueueDepthAndAge(t *testing.T) {
+	t.Parallel()
+	s := eventstest.New(t)
+	now := time.Now()
+	measure := func(wantDepth int64, wantAge bool) {
+		t.Helper()
+		depth, err := events.QueueDepth(t.Context(), s.JetStream)
+		if err != nil || depth != wantDepth {
+			t.Errorf("the depth is %d, %v, want %d", depth, err, wantDepth)
+		}
+		age, err := events.QueueAge(t.Context(), s.JetStream, now.Add(time.Hour))
+		if err != nil || (age > 50*time.Minute) != wantAge || !wantAge && age != 0 {
+			t.Errorf("the age is %s, %v", age, err)
+		}
+	}
+	measure(0, false)
+	for id := range int64(3) {
+		e := events.Event{Kind: events.KindObserved, Source: events.SourceSweep, ObservedAt: now, Server: events.Server{ID: id + 1}}
+		if _, err := s.Publisher.Publish(t.Context(), &e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	measure(3, true)
+	stream, err := s.JetStream.Stream(t.Context(), events.StreamName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.DeleteMsg(t.Context(), 1); err != nil { // the next one counts then
+		t.Fatal(err)
+	}
+	measure(2, true)
+	batch, err := s.Consumer.Fetch(2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for m := range batch.Messages() {
+		if err := m.DoubleAck(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	measure(0, false)
+}

@@ -126,6 +126,32 @@ const (
 	storageExceeded       jetstream.ErrorCode = 10047 // on one server
 )
 
+// QueueAge is how long the oldest event that the reconciler has not acknowledged
+// has been on the stream; 0: there is none.
+func QueueAge(ctx context.Context, js jetstream.JetStream, now time.Time) (time.Duration, error) {
+	consumer, err := js.Consumer(ctx, StreamName, ConsumerName)
+	if err != nil {
+		return 0, fmt.Errorf("measure the queue: %w", explain(err))
+	}
+	info := consumer.CachedInfo()
+	if info.NumPending == 0 && info.NumAckPending == 0 {
+		return 0, nil
+	}
+	stream, err := js.Stream(ctx, StreamName)
+	if err != nil {
+		return 0, fmt.Errorf("measure the queue: %w", explain(err))
+	}
+	// The next one that is still there: what was deleted waits no longer.
+	m, err := stream.GetMsg(ctx, info.AckFloor.Stream+1, jetstream.WithGetMsgSubject(SubjectAll))
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("look at the oldest event that waits: %w", err)
+	}
+	return max(0, now.Sub(m.Time)), nil
+}
+
 // QueueDepth is how many events the reconciler has not acknowledged yet: those
 // that wait, and those in hand.
 func QueueDepth(ctx context.Context, js jetstream.JetStream) (int64, error) {

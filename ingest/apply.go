@@ -31,6 +31,9 @@ func (j *job) apply(ctx context.Context) error {
 	if err := db.MoveAll(ctx, j.DB, j.run.ID, db.ItemSent, db.ItemStaged); err != nil {
 		return err
 	}
+	if err := j.replay(ctx); err != nil {
+		return err
+	}
 	return j.eachItem(ctx, db.ItemStaged, func(items []db.RunItem) error {
 		if err := j.send(ctx, items); err != nil {
 			return err
@@ -162,6 +165,9 @@ func (j *job) await(ctx context.Context) error {
 // finish says how the run ended, or puts it to a person.
 func (j *job) finish(ctx context.Context) error {
 	r := j.run
+	if err := j.tally(ctx); err != nil {
+		return err
+	}
 	totals, err := db.TotalsOfRuns(ctx, j.DB, []string{r.ID})
 	if err != nil {
 		return err
@@ -177,6 +183,7 @@ func (j *job) finish(ctx context.Context) error {
 	default:
 		r.State, r.Phase, r.Note = db.RunSucceeded, db.PhaseEnded, fmt.Sprintf("%d servers listed, %d new, %d updated", r.Progress.Listed, t.New, t.Updated)
 	}
+	j.remark()
 	if r.State != db.RunNeedsApproval {
 		r.EndedAt = new(j.Now())
 		if err := db.Release(ctx, j.DB, r.ID); err != nil {

@@ -109,7 +109,11 @@ func (j *job) previewItems(ctx context.Context, state string, sum *summary) erro
 				news = append(news, j.end(ids[i], j.Now()))
 			}
 		}
-		effects, err := j.Books.Preview(ctx, ids, news)
+		replayed, err := j.replayed(ctx, ids)
+		if err != nil {
+			return err
+		}
+		effects, err := j.Books.Preview(ctx, ids, append(news, replayed...))
 		if err != nil {
 			return fmt.Errorf("preview the findings: %w", err)
 		}
@@ -177,7 +181,7 @@ func (j *job) fleet(ctx context.Context) (int64, error) {
 // limit is how many servers of a fleet the run may change unasked.
 func (j *job) limit(fleet int64) int64 {
 	n := j.MaxChanges.Limit(fleet)
-	if j.run.Kind == db.RunSync {
+	if j.run.Kind == db.RunSync || j.run.Kind == db.RunReplay {
 		n = max(n, syncExempt)
 	}
 	return n

@@ -35,6 +35,9 @@ type books interface {
 	// Hold makes servers wait for the approval of a run. Those that the
 	// inventory does not know yet are taken from the news.
 	Hold(ctx context.Context, runID string, ids []int64, news []events.Event) error
+	// PreviewWish is Preview of servers as they would be decided after a change
+	// of the operators' wishes for them.
+	PreviewWish(ctx context.Context, ids []int64, change db.WishChange) ([]db.RunEffect, error)
 	// RedecideFor decides servers again from what is stored, on behalf of a run
 	// whose changes may be made, and completes its items.
 	RedecideFor(ctx context.Context, runID string, ids []int64) (changed int, err error)
@@ -57,7 +60,9 @@ type RunsConfig struct {
 	// Client gives the API client of the moment: the token may be rotated.
 	Client    func(ctx context.Context) (*virtfusion.Client, error)
 	Publisher batchPublisher
-	Books     books
+	// Past is what the stream holds; nil: replays are refused.
+	Past  past
+	Books books
 	// Interval is how often a sweep starts by itself; 0: never.
 	Interval time.Duration
 	// MaxChanges is how much a run may change unasked.
@@ -129,8 +134,11 @@ type job struct {
 
 func (r *Runs) newJob(run *db.Run) *job {
 	j := &job{Runs: r, run: run, source: events.SourceSweep, seen: make(map[int64]struct{})}
-	if run.Kind == db.RunSync {
+	switch run.Kind {
+	case db.RunSync, db.RunBulk:
 		j.source = events.SourceSync
+	case db.RunReplay:
+		j.source = events.SourceReplay
 	}
 	j.log = r.Log.With().Str("run", run.ID).Str("kind", run.Kind).Logger()
 	return j

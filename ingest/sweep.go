@@ -246,7 +246,22 @@ func (j *job) steps() []step {
 			{db.PhaseFinishing, j.await},
 		}
 	}
-	if j.run.Kind == db.RunSync {
+	switch j.run.Kind {
+	case db.RunReplay:
+		return []step{
+			{db.PhaseListing, j.listReplay},
+			{db.PhasePreview, j.preview},
+			{db.PhaseApplying, j.apply},
+			{db.PhaseFinishing, j.await},
+		}
+	case db.RunBulk:
+		return []step{
+			{db.PhaseListing, j.listBulk},
+			{db.PhasePreview, j.previewBulk},
+			{db.PhaseApplying, j.applyBulk},
+			{db.PhaseFinishing, j.await},
+		}
+	case db.RunSync:
 		return []step{
 			{db.PhaseListing, j.pull},
 			{db.PhasePreview, j.preview},

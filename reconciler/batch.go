@@ -5,7 +5,6 @@ import (
 	"context"
 	"math"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/uptrace/bun"
@@ -279,26 +278,7 @@ func (ev *evidence) readWishes(ctx context.Context, tx bun.Tx, ids []int64) erro
 	if err != nil {
 		return err
 	}
-	slices.SortFunc(overrides, func(a, b db.Override) int { return cmp.Compare(a.Kind, b.Kind) }) // as with users
-	ev.wishes = make(map[int64]Wishes, len(overrides))
-	for i := range overrides {
-		o := &overrides[i]
-		w := ev.wishes[o.VirtfusionID]
-		switch o.Kind {
-		case "billing_on":
-			w.BillingOn = true
-		case "billing_off":
-			w.BillingOff = true
-		case "ignore":
-			w.Ignore = true
-		case "undone":
-			w.Undone = true
-		case "package":
-			w.PackageID = o.PackageID
-		}
-		w.Words = strings.TrimPrefix(w.Words+"; "+cmp.Or(o.Reason, o.Kind), "; ")
-		ev.wishes[o.VirtfusionID] = w
-	}
+	ev.wishes = wishesOf(overrides)
 	return nil
 }
 

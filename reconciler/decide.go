@@ -208,6 +208,10 @@ func (d *decider) judge() {
 		d.undouble()
 		return
 	}
+	if d.replaying() {
+		d.await()
+		return
+	}
 	s.AwaitingRun = ""
 	if s.GoneAt != nil {
 		d.gone()

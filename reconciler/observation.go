@@ -21,6 +21,9 @@ type Observation struct {
 	Gone bool
 	// Failed: it comes from an operation that failed.
 	Failed bool
+	// Replay: it was on the stream before; the run that publishes it again has
+	// more to say of the server.
+	Replay bool
 	// Harmless: by the preview of its run it changes no billing.
 	Harmless bool
 	Server   events.Server
@@ -34,6 +37,7 @@ func observationOf(e *events.Event) Observation {
 		Creation: e.Kind == events.KindCreated && !e.Failed,
 		Gone:     e.Kind == events.KindDestroyed && !e.Failed,
 		Failed:   e.Failed,
+		Replay:   e.Replay,
 		Harmless: e.Expected == events.ExpectNothing,
 		Server:   e.Server,
 	}

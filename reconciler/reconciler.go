@@ -260,7 +260,7 @@ func finishing(ctx context.Context) (context.Context, context.CancelFunc) {
 func (r *Reconciler) oldest(batch []events.Event) time.Duration {
 	first := r.now()
 	for i := range batch {
-		if batch[i].ReceivedAt.Before(first) {
+		if batch[i].ReceivedAt.Before(first) && !batch[i].Replay { // replays are no arrears
 			first = batch[i].ReceivedAt
 		}
 	}

@@ -23,7 +23,9 @@ func runsOf(w *work) []string {
 	}
 	add(w.runID)
 	for i := range w.news {
-		add(w.news[i].RunID)
+		if !w.news[i].Replay { // the observation that ends the replay completes its item
+			add(w.news[i].RunID)
+		}
 	}
 	return runs
 }

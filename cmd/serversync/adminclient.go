@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -81,9 +82,25 @@ func (e *noServiceError) Unwrap() error { return e.err }
 
 // call sends a request and reads the answer's data.
 func (a *adminClient) call(ctx context.Context, method, path string, query url.Values, data any) error {
-	request, err := http.NewRequestWithContext(ctx, method, a.base+path+"?"+query.Encode(), http.NoBody)
+	return a.send(ctx, &request{method: method, path: path, query: query}, data)
+}
+
+// send is call with a body.
+func (a *adminClient) send(ctx context.Context, r *request, data any) error {
+	content := io.Reader(http.NoBody)
+	if r.body != nil {
+		encoded, err := json.Marshal(r.body)
+		if err != nil {
+			return fmt.Errorf("ask the service at %s: %w", a.base, err)
+		}
+		content = bytes.NewReader(encoded)
+	}
+	request, err := http.NewRequestWithContext(ctx, r.method, a.base+r.path+"?"+r.query.Encode(), content)
 	if err != nil {
 		return fmt.Errorf("ask the service at %s: %w", a.base, err)
+	}
+	if r.body != nil {
+		request.Header.Set("Content-Type", "application/json")
 	}
 	if a.token != "" {
 		request.Header.Set("Authorization", "Bearer "+a.token)

@@ -32,7 +32,7 @@ func (b *lateBooks) VoidOrphanedCharges(ctx context.Context) (int, error) {
 	return r.VoidOrphanedCharges(ctx)
 }
 
-// lateSyncs are the users' syncs for those who are set up before they are.
+// lateSyncs are the users' syncs, replays and bulk actions for those who are set up before they are.
 type lateSyncs struct {
 	runs atomic.Pointer[ingest.Runs]
 }
@@ -47,4 +47,28 @@ func (s *lateSyncs) StartSync(ctx context.Context, userID int64, dryRun bool, by
 		err = api.ErrNotReady
 	}
 	return id, joined, err
+}
+
+func (s *lateSyncs) StartReplay(ctx context.Context, o api.ReplayOrder) (string, error) {
+	runs := s.runs.Load()
+	if runs == nil {
+		return "", api.ErrNotReady
+	}
+	id, err := runs.StartReplay(ctx, ingest.ReplayOrder(o))
+	if errors.Is(err, ingest.ErrNoSyncs) {
+		err = api.ErrNotReady
+	}
+	return id, err
+}
+
+func (s *lateSyncs) StartBulk(ctx context.Context, o api.BulkOrder) (string, error) {
+	runs := s.runs.Load()
+	if runs == nil {
+		return "", api.ErrNotReady
+	}
+	id, err := runs.StartBulk(ctx, ingest.BulkOrder(o))
+	if errors.Is(err, ingest.ErrNoSyncs) {
+		err = api.ErrNotReady
+	}
+	return id, err
 }

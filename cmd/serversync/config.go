@@ -17,6 +17,7 @@ import (
 	"github.com/rs/zerolog"
 	"github.com/urfave/cli/v3"
 
+	"serversync/api"
 	"serversync/ingest"
 	"serversync/reconciler"
 )
@@ -57,6 +58,9 @@ type config struct {
 	webhookAllowUnauthenticated bool
 	webhookAllowCIDRs           []netip.Prefix
 	trustedProxies              []netip.Prefix
+
+	sessionSecret string // SkyPANEL's; empty: cookies are not accepted
+	publicOrigins []api.Origin
 
 	adminToken string // empty: one is kept in adminTokenDir
 	// adminTokenDir is where; empty: dataDir. The demo empties that at each
@@ -117,6 +121,8 @@ func settings() []setting {
 		{env: "WEBHOOK_ALLOW_CIDRS", usage: "comma-separated networks that may deliver webhooks (empty: any)", apply: prefixes(func(c *config) *[]netip.Prefix { return &c.webhookAllowCIDRs })},
 		{env: "TRUSTED_PROXIES", usage: "comma-separated networks whose X-Forwarded-For counts", apply: prefixes(func(c *config) *[]netip.Prefix { return &c.trustedProxies })},
 		{env: "ADMIN_TOKEN", usage: "bearer token with the admin role (empty: serve keeps one in DATA_DIR/admin.token)", secret: true, apply: applyAdminToken},
+		{env: "SESSION_SECRET", usage: "SkyPANEL's own, for its session cookie (empty: cookies are not accepted)", secret: true, apply: applySessionSecret},
+		{env: "PUBLIC_ORIGINS", usage: "comma-separated origins besides our own whose pages may call the API with a cookie", apply: applyPublicOrigins},
 		{env: "SETTLE_DELAY", fallback: "2m", usage: "how long a new server may wait for SkyPANEL's own row", apply: duration(func(c *config) *time.Duration { return &c.policy.SettleDelay }, 0)},
 		{env: "OBSERVE_ONLY", fallback: "false", usage: "inventory only, no billing row is touched", boolean: true, apply: boolean(func(c *config) *bool { return &c.policy.ObserveOnly })},
 		{env: "SWEEP_INTERVAL", fallback: "15m", usage: "how often all servers are compared with VirtFusion and SkyPANEL (0: never)", apply: duration(func(c *config) *time.Duration { return &c.sweepInterval }, 0)},
@@ -373,6 +379,35 @@ func applyAdminToken(c *config, v string) error {
 		return errors.New("say letters, digits and signs of ASCII, without spaces: it travels in an HTTP header")
 	}
 	c.adminToken = v
+	return nil
+}
+
+// leastSecret is how short a session secret may be: whoever guesses it can
+// sign in as anybody.
+const leastSecret = 16
+
+func applySessionSecret(c *config, v string) error {
+	if v != "" && len(v) < leastSecret {
+		return fmt.Errorf("say SkyPANEL's own SESSION_SECRET, of at least %d characters; one that is shorter can be guessed: change it in SkyPANEL first", leastSecret)
+	}
+	c.sessionSecret = v
+	return nil
+}
+
+func applyPublicOrigins(c *config, v string) error {
+	for part := range strings.SplitSeq(v, ",") {
+		part = strings.TrimSpace(part)
+		if part == "" {
+			continue
+		}
+		origin, err := api.ParseOrigin(part)
+		if err != nil {
+			return fmt.Errorf("%q: %w", part, err)
+		}
+		if !slices.Contains(c.publicOrigins, origin) {
+			c.publicOrigins = append(c.publicOrigins, origin)
+		}
+	}
 	return nil
 }
 

@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"context"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/urfave/cli/v3"
 
+	"serversync/api"
 	"serversync/reconciler"
 )
 
@@ -62,7 +64,7 @@ func TestEveryFaultIsNamedAtOnce(t *testing.T) {
 		"--nats-url=http://u:hunter2@x", "--nats-replicas=0", "--stream-max-age=forever", "--virtfusion-api-url=cp.example.com",
 		"--virtfusion-tls-verify=perhaps", "--virtfusion-rps=0", "--webhook-allow-unauthenticated=perhaps", "--webhook-allow-cidrs=10.0.0.0/99",
 		"--trusted-proxies=me", "--settle-delay=-1s", "--observe-only=perhaps", "--sweep-interval=often", "--billing-start=never", "--billing-self-service=2",
-		"--billing-initial-charge=deduct", "--admin-token=two words", "--log-level=loud", "--log-format=xml",
+		"--billing-initial-charge=deduct", "--admin-token=two words", "--session-secret=hunter2", "--public-origins=https://panel.example.com/sync", "--log-level=loud", "--log-format=xml",
 	}
 	_, err := read(t, settings(), args...)
 	if err == nil {
@@ -114,6 +116,32 @@ func TestValuesAreRead(t *testing.T) {
 	}
 	if c.virtfusionTLSVerify == nil || *c.virtfusionTLSVerify {
 		t.Error("VIRTFUSION_TLS_VERIFY=false was not read")
+	}
+}
+
+func TestWhoMayCall(t *testing.T) {
+	t.Parallel()
+	c, err := read(t, settings(), "--session-secret=sixteen letters.", "--public-origins= https://Panel.example.com:443, http://10.0.0.5:3000,,https://panel.example.com")
+	if err != nil || c.sessionSecret != "sixteen letters." || !slices.Equal(c.publicOrigins, []api.Origin{"https://panel.example.com", "http://10.0.0.5:3000"}) {
+		t.Errorf("%q, %q, %v", c.sessionSecret, c.publicOrigins, err)
+	}
+	c, err = read(t, settings())
+	if err != nil || c.sessionSecret != "" || c.publicOrigins != nil {
+		t.Errorf("by default: %q, %q, %v", c.sessionSecret, c.publicOrigins, err)
+	}
+	for arg, says := range map[string]string{
+		"--session-secret=fifteen.letters":            "at least 16 characters",
+		"--public-origins=https://panel.example.com/": "no path", "--public-origins=*": "a scheme and a host",
+		"--public-origins=https://a.example.com,https://*.example.com": "wildcards",
+	} {
+		if _, err := read(t, settings(), arg); err == nil || !strings.Contains(err.Error(), says) || strings.Contains(err.Error(), "fifteen.letters") {
+			t.Errorf("%s: %v", arg, err)
+		}
+	}
+	for _, name := range notYet {
+		if slices.ContainsFunc(settings(), func(s setting) bool { return s.env == name }) {
+			t.Errorf("%s is a setting, and not yet one", name)
+		}
 	}
 }
 

@@ -66,6 +66,7 @@ type service struct {
 	stores    stores
 	js        jetstream.JetStream
 	publisher *events.Publisher
+	announcer *events.Live
 	http      *httpserver.Server
 	api       *api.API // nil: not a role of this process
 	books     lateBooks
@@ -97,6 +98,7 @@ func open(ctx context.Context, c *config, log zerolog.Logger) (_ *service, err e
 	if s.publisher, err = events.NewPublisher(s.stores.nats); err != nil {
 		return nil, err
 	}
+	s.announcer = events.NewLive(s.stores.nats, log)
 	s.http, err = httpserver.New(httpserver.Config{
 		Addr: c.listenAddr, TrustedProxies: c.trustedProxies,
 		Roles: c.roles, KnownRoles: allRoles, Checks: s.checks(),
@@ -121,15 +123,15 @@ func open(ctx context.Context, c *config, log zerolog.Logger) (_ *service, err e
 		webhook.Register(s.http.Echo())
 	}
 	if c.has(roleAPI) {
-		if err := s.setUpAPI(); err != nil {
+		if err := s.setUpAPI(); err != nil { //nolint:contextcheck // handlers have their requests' contexts
 			return nil, err
 		}
 	}
 	return s, nil
 }
 
-// setUpAPI sets up the admin's routes, with the token that was configured or
-// one that is kept.
+// setUpAPI sets up the users' and the admin's routes, with the admin token that
+// was configured or one that is kept.
 func (s *service) setUpAPI() error {
 	token := s.config.adminToken
 	if token == "" {
@@ -139,7 +141,7 @@ func (s *service) setUpAPI() error {
 		}
 	}
 	var err error
-	s.api, err = api.New(api.Config{DB: s.stores.db, Books: &s.books, Syncs: &s.syncs, Queue: s.queue, DeadLetters: s.dead, AdminToken: token, Checks: s.examine, Now: time.Now, Log: s.log})
+	s.api, err = api.New(api.Config{DB: s.stores.db, Books: &s.books, Syncs: &s.syncs, Replays: &s.syncs, Bulks: &s.syncs, Live: s.announcer, Queue: s.queue, Behind: s.behind, DeadLetters: s.dead, Letters: events.NewDeadLetters(s.js), AdminToken: token, SessionSecret: s.config.sessionSecret, PublicOrigins: s.config.publicOrigins, Checks: s.examine, Now: time.Now, Log: s.log})
 	if err != nil {
 		return fmt.Errorf("set up the API: %w", err)
 	}
@@ -149,6 +151,11 @@ func (s *service) setUpAPI() error {
 
 // queue is how many events the reconciler has not acknowledged yet.
 func (s *service) queue(ctx context.Context) (int64, error) { return events.QueueDepth(ctx, s.js) }
+
+// behind is how long the oldest of them has waited.
+func (s *service) behind(ctx context.Context) (time.Duration, error) {
+	return events.QueueAge(ctx, s.js, time.Now())
+}
 
 // dead is how many dead letters wait for a person.
 func (s *service) dead(ctx context.Context) (int64, error) {
@@ -206,7 +213,9 @@ func (s *service) run(ctx context.Context) error {
 	}
 	g.Go(func() error { return s.stream(ctx, g) })
 	if s.api != nil {
-		g.Go(func() error { return s.preview(ctx) })
+		g.Go(func() error { return s.migratedThen(ctx, s.api.Run) }) // previews a cleanup each month
+		g.Go(func() error { return s.migratedThen(ctx, s.api.SampleLag) })
+		g.Go(func() error { return s.api.RunLive(ctx) })
 	}
 	for _, run := range s.extra {
 		g.Go(func() error { return run(ctx) })
@@ -225,7 +234,7 @@ func (s *service) run(ctx context.Context) error {
 
 // notYet are settings of the interface that come with later versions: whoever
 // sets one must not believe it to be in force.
-var notYet = []string{"NOTIFY_USERS", "SESSION_SECRET", "PUBLIC_ORIGINS"}
+var notYet = []string{"NOTIFY_USERS"}
 
 // warn says what is likely a mistake.
 func (s *service) warn() {
@@ -274,11 +283,11 @@ func (s *service) migrate(ctx context.Context) error {
 	return nil
 }
 
-// preview logs each month what a cleanup would do, once the database is ready.
-func (s *service) preview(ctx context.Context) error {
+// migratedThen does something once the database is ready.
+func (s *service) migratedThen(ctx context.Context, do func(context.Context) error) error {
 	select {
 	case <-s.migrated:
-		return s.api.Run(ctx)
+		return do(ctx)
 	case <-ctx.Done():
 		return nil
 	}
@@ -307,8 +316,8 @@ func (s *service) stream(ctx context.Context, g *errgroup.Group) error {
 	r := reconciler.New(reconciler.Config{
 		DB: s.stores.db, Consumer: consumer, DeadLetters: events.NewDeadLetters(s.js), Policy: s.config.policy,
 		Now: time.Now, Log: s.log, Metrics: s.registry,
-		MaxChanges: s.config.maxChanges.Limit,
-		Refetcher:  ingest.NewRefetcher(s.virtfusion, s.publisher, time.Now),
+		MaxChanges: s.config.maxChanges.Limit, Live: s.announcer,
+		Refetcher: ingest.NewRefetcher(s.virtfusion, s.publisher, time.Now),
 	})
 	s.books.reconciler.Store(r)
 	s.runs(ctx, g, r)
@@ -333,9 +342,9 @@ func (s *service) runs(ctx context.Context, g *errgroup.Group, r *reconciler.Rec
 		return
 	}
 	runs := ingest.NewRuns(ingest.RunsConfig{
-		DB: s.stores.db, Client: s.virtfusion, Publisher: s.publisher, Books: r,
+		DB: s.stores.db, Client: s.virtfusion, Publisher: s.publisher, Past: events.NewReplayer(s.js, s.publisher), Books: r,
 		Interval: s.config.sweepInterval, MaxChanges: s.config.maxChanges, ObserveOnly: s.config.policy.ObserveOnly,
-		Budget: s.panel.budget.Stats, Now: time.Now, Log: s.log, Metrics: s.registry,
+		Live: s.announcer, Budget: s.panel.budget.Stats, Now: time.Now, Log: s.log, Metrics: s.registry,
 	})
 	if s.config.has(roleAPI) {
 		g.Go(func() error { return runs.RunSyncs(ctx) })

@@ -51,6 +51,7 @@ func sweepCommand() *cli.Command {
 type request struct {
 	method, path string
 	query        url.Values
+	body         any // as JSON; nil: none
 }
 
 // sweepRequest is what the flags ask for.
@@ -61,18 +62,18 @@ func sweepRequest(cmd *cli.Command) (request, error) {
 	case (approve != "" || watch != "") && (user != "" || dryRun) || approve != "" && watch != "":
 		return request{}, &usageError{errors.New("--approve and --watch name a run that there is: leave out the other one, --user and --dry-run")}
 	case approve != "":
-		return request{http.MethodPost, runPath(approve) + "/approve", nil}, nil
+		return request{method: http.MethodPost, path: runPath(approve) + "/approve"}, nil
 	case watch != "":
-		return request{http.MethodGet, runPath(watch), nil}, nil
+		return request{method: http.MethodGet, path: runPath(watch)}, nil
 	case user != "":
 		id, err := userID(user)
 		if err != nil {
 			return request{}, err
 		}
 		query.Set("wait", "0") // we watch the run ourselves
-		return request{http.MethodPost, fmt.Sprintf("/api/admin/users/%d/servers/sync", id), query}, nil
+		return request{method: http.MethodPost, path: fmt.Sprintf("/api/admin/users/%d/servers/sync", id), query: query}, nil
 	}
-	return request{http.MethodPost, "/api/admin/servers/sync", query}, nil
+	return request{method: http.MethodPost, path: "/api/admin/servers/sync", query: query}, nil
 }
 
 func runPath(id string) string { return "/api/admin/runs/" + url.PathEscape(id) }
@@ -90,7 +91,7 @@ func userID(value string) (int64, error) {
 func sweep(ctx context.Context, cmd *cli.Command, client *adminClient, begin request) error {
 	// A user's sync that has ended already answers with its result, not its run.
 	var begun struct{ ID, RunID string }
-	if err := client.call(ctx, begin.method, begin.path, begin.query, &begun); err != nil {
+	if err := client.send(ctx, &begin, &begun); err != nil {
 		return err
 	}
 	id := cmp.Or(begun.ID, begun.RunID)

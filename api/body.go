@@ -1,0 +1,60 @@
+package api
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"unicode"
+
+	"github.com/labstack/echo/v4"
+)
+
+// maxBody is how large a request's body may be.
+const maxBody = 1 << 20
+
+// readBody reads a request's body, a JSON object, into fields: where the value
+// of each goes, by its name. What is missing or null stays as it was; no body at
+// all is an empty object. Fields of other names are refused.
+func readBody(c echo.Context, fields map[string]any) error {
+	raw, err := io.ReadAll(http.MaxBytesReader(c.Response(), c.Request().Body, maxBody))
+	if _, large := errors.AsType[*http.MaxBytesError](err); large {
+		return refuse(http.StatusRequestEntityTooLarge, "too_large", "the body is larger than 1 MiB")
+	}
+	if err != nil {
+		return badRequest("incomplete_body", "the body ended early")
+	}
+	if len(raw) == 0 {
+		return nil
+	}
+	var object map[string]json.RawMessage
+	if err := json.Unmarshal(raw, &object); err != nil || object == nil {
+		return badRequest("invalid_json", "the body must be one JSON object")
+	}
+	for _, name := range slices.Sorted(maps.Keys(object)) {
+		target, known := fields[name]
+		if !known {
+			return badRequest("unknown_field", fmt.Sprintf("the body has a field %q that nothing is known of; there are %s", name, strings.Join(slices.Sorted(maps.Keys(fields)), ", ")))
+		}
+		if err := json.Unmarshal(object[name], target); err != nil {
+			return badRequest("bad_"+snake(name), fmt.Sprintf("%s has a value of another type than it takes", name))
+		}
+	}
+	return nil
+}
+
+// snake is a field's name as the codes of refusals have it: dryRun, dry_run.
+func snake(name string) string {
+	var b strings.Builder
+	for _, r := range name {
+		if unicode.IsUpper(r) {
+			b.WriteByte('_')
+		}
+		b.WriteRune(unicode.ToLower(r))
+	}
+	return b.String()
+}

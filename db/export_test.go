@@ -1,0 +1,4 @@
+package db
+
+// ExplainListing is the statement of [ListServers], with its parameters.
+func ExplainListing(q *ServersQuery) (statement string, args []any) { return q.statement(730) }
