@@ -52,6 +52,16 @@ type Synced struct {
 	UpdatedServers int64     `json:"updatedServers"` // a billing row changed
 	Errors         []Problem `json:"errors"`
 	RunID          string    `json:"runId"`
+	// Settling are new servers for which SkyPANEL's own billing row may still
+	// come; the rows that they get later carry the run's id.
+	Settling []Settling `json:"settling"`
+}
+
+// Settling is a server that settles.
+type Settling struct {
+	ID    int64     `json:"id"` // VirtFusion's
+	Name  string    `json:"name"`
+	Until time.Time `json:"until"` // when it is decided at the latest
 }
 
 // syncUser answers POST /api/admin/users/:id/servers/sync.
@@ -162,7 +172,14 @@ func (a *API) readRun(ctx context.Context, id string) (*Run, error) {
 func (a *API) toSynced(ctx context.Context, run *Run) (*Synced, error) {
 	s := &Synced{
 		SyncedServers: run.Processed - run.Failed, NewServers: run.New, UpdatedServers: run.Updated,
-		Errors: run.Problems, RunID: run.ID,
+		Errors: run.Problems, RunID: run.ID, Settling: []Settling{},
+	}
+	settling, err := db.SettlingOfRun(ctx, a.db, run.ID, shownErrors)
+	if err != nil {
+		return nil, err
+	}
+	for _, one := range settling {
+		s.Settling = append(s.Settling, Settling{ID: one.ID, Name: one.Name, Until: one.Until.UTC()})
 	}
 	if p := run.Preview; run.DryRun && p != nil {
 		s.SyncedServers, s.NewServers, s.UpdatedServers = p.None, p.Create, p.Change+p.Move+p.End

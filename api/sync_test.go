@@ -32,7 +32,7 @@ func TestAUsersSyncAnswersWhenItHasEnded(t *testing.T) {
 		s.end(t, r.ID, db.RunSucceeded, "new new updated unchanged unchanged")
 	}
 	a := s.admin(t, http.MethodPost, "/api/admin/users/123/servers/sync")
-	if want := `{"syncedServers":5,"newServers":2,"updatedServers":1,"errors":[],"runId":"sync-of-123"}`; a.status != http.StatusOK || string(a.body.Data) != want ||
+	if want := `{"syncedServers":5,"newServers":2,"updatedServers":1,"errors":[],"runId":"sync-of-123","settling":[]}`; a.status != http.StatusOK || string(a.body.Data) != want ||
 		a.body.Message != "Successfully synchronized 5 servers for user 123" {
 		t.Errorf("%d %s", a.status, a.raw)
 	}

@@ -25,7 +25,7 @@ func TestOnesOwnSync(t *testing.T) {
 		s.end(t, r.ID, db.RunSucceeded, "new new updated unchanged unchanged")
 	}
 	a := s.send(t, http.MethodPost, ownSync, key, "")
-	if want := `{"syncedServers":5,"newServers":2,"updatedServers":1,"errors":[],"runId":"sync-of-41"}`; a.status != http.StatusOK || string(a.body.Data) != want ||
+	if want := `{"syncedServers":5,"newServers":2,"updatedServers":1,"errors":[],"runId":"sync-of-41","settling":[]}`; a.status != http.StatusOK || string(a.body.Data) != want ||
 		a.body.Message != "Successfully synchronized 5 servers for user 41" {
 		t.Errorf("%d %s", a.status, a.raw)
 	}

@@ -153,3 +153,25 @@ func Taken(err error) bool {
 	pg, ok := errors.AsType[*pgconn.PgError](err)
 	return ok && pg.Code == "23505" // unique_violation
 }
+
+// SettlingServer is a server of a run for which SkyPANEL's own billing row may
+// still come.
+type SettlingServer struct {
+	ID    int64
+	Name  string
+	Until time.Time // when it is decided at the latest
+}
+
+// SettlingOfRun reads up to limit servers of a run that settle, by their ids.
+func SettlingOfRun(ctx context.Context, idb bun.IDB, runID string, limit int) ([]SettlingServer, error) {
+	settling, err := queryAll(ctx, idb, func(rows *sql.Rows) (SettlingServer, error) {
+		var s SettlingServer
+		err := rows.Scan(&s.ID, &s.Name, &s.Until)
+		return s, err
+	}, `
+		SELECT s.virtfusion_id, s.name, s.settle_until FROM serversync.run_items i
+		JOIN serversync.servers s USING (virtfusion_id)
+		WHERE i.run_id = $1 AND i.outcome IS NOT NULL AND s.status = 'settling' AND s.settle_until IS NOT NULL
+		ORDER BY s.virtfusion_id LIMIT $2`, runID, limit)
+	return settling, wrap(err, "look which servers of run "+runID+" settle")
+}

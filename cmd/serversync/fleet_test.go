@@ -371,3 +371,31 @@ func TestRelinkedCustomersAreCapped(t *testing.T) {
 	}
 	w.want("16", `SELECT count(*) FROM virtfusion_hourly_billing WHERE user_id = $1 AND billing_enabled`, userKofi)
 }
+
+// TestWhatSettlesBelongsToTheRunThatFoundIt: a new server waits for SkyPANEL's own
+// row; ours, when it comes, carries the id of the run.
+func TestWhatSettlesBelongsToTheRunThatFoundIt(t *testing.T) {
+	t.Parallel()
+	w := newFleetWorld(t, fleetOptions{})
+	if _, err := w.panel.CreateServer(virtfusionsim.CreateArgs{OwnerID: accountBeatriz, PackageID: packageSmall, Name: "new", Built: true, Silent: true}); err != nil {
+		t.Fatal(err)
+	}
+	run := w.sweep()
+	w.wantState(&run, db.RunSucceeded)
+	if got := w.totals(run.ID); got.Settling != 1 || got.Unchanged != 1 {
+		t.Errorf("the totals are %+v", got)
+	}
+	settling, err := db.SettlingOfRun(t.Context(), w.db, run.ID, 10)
+	if err != nil || len(settling) != 1 || settling[0].Name != "new" {
+		t.Errorf("what settles: %+v, %v", settling, err)
+	}
+	if p := run.Preview; p.Create != 1 { // the row to come
+		t.Errorf("the preview was %+v", p)
+	}
+	w.pass(time.Hour)
+	if err := w.reconciler.SettleDue(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w.want(run.ID, `SELECT run_id FROM serversync.billing_rows`)
+	w.want(run.ID, `SELECT run_id FROM serversync.history WHERE kind = 'billing_created'`)
+}
