@@ -76,15 +76,15 @@ func readUserID(value, code string) (int64, error) {
 	return id, nil
 }
 
-// flagParam reads a true-or-false parameter; missing or empty is false.
-func flagParam(c echo.Context, name, code string) (bool, error) {
-	value := c.QueryParam(name)
+// dryRunParam reads the parameter dryRun; missing or empty is false.
+func dryRunParam(c echo.Context) (bool, error) {
+	value := c.QueryParam("dryRun")
 	if value == "" {
 		return false, nil
 	}
 	flag, err := strconv.ParseBool(value)
 	if err != nil {
-		return false, badRequest(code, name+" must be true or false")
+		return false, badRequest("bad_dry_run", "dryRun must be true or false")
 	}
 	return flag, nil
 }

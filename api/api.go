@@ -60,6 +60,9 @@ type Config struct {
 	Letters deadLetters
 	// Live tells what happens, to be relayed to those who watch; nil: nobody can.
 	Live watcher
+	// LiveRecheck is how often those who watch are asked anew who they are; 0:
+	// every 10 s.
+	LiveRecheck time.Duration
 	// AdminToken is the bearer token that opens the admin's routes. Not empty.
 	AdminToken string
 	// SessionSecret is what SkyPANEL signs its session cookies with; empty:
@@ -91,9 +94,11 @@ type API struct {
 	statuses *memory[string, UserStatus]
 	hub      *liveHub // nil: nothing is relayed
 	watcher  watcher
-	checks   func(ctx context.Context) []Finding
-	now      func() time.Time
-	log      zerolog.Logger
+	// liveRecheck is how often viewers are asked anew who they are.
+	liveRecheck time.Duration
+	checks      func(ctx context.Context) []Finding
+	now         func() time.Time
+	log         zerolog.Logger
 	// stopping is closed when answers must not wait any longer.
 	stopping chan struct{}
 }
@@ -108,6 +113,7 @@ func New(c Config) (*API, error) {
 		behind: c.Behind, letters: c.Letters,
 		checks: c.Checks, auth: newAuthenticator(&c), statuses: newMemory[string, UserStatus](statusFor), now: c.Now, log: c.Log, stopping: make(chan struct{}),
 	}
+	a.liveRecheck = cmp.Or(c.LiveRecheck, liveRecheck)
 	if c.Live != nil {
 		a.watcher, a.hub = c.Live, newLiveHub(a)
 	}

@@ -47,6 +47,35 @@ func readBody(c echo.Context, fields map[string]any) error {
 	return nil
 }
 
+// readOptions checks what a request that changes something says besides its
+// path: the query's parameters must be known, and no body may hold options that
+// nobody would look at. A dry run that is misspelt must not run.
+func readOptions(c echo.Context, known ...string) error {
+	if _, err := readParams(c, known); err != nil {
+		return err
+	}
+	raw, err := io.ReadAll(io.LimitReader(c.Request().Body, maxBody))
+	if err != nil {
+		return badRequest("incomplete_body", "the body ended early")
+	}
+	switch body := strings.Join(strings.Fields(string(raw)), ""); body {
+	case "", "{}", "null":
+		return nil
+	default:
+		return badRequest("unexpected_body", "this takes no body: its options go into the query, as "+known[0]+"=true")
+	}
+}
+
+// alsoDryRun reports whether a request whose options are in its body is a dry
+// run: by its body, or by the query, where other requests have it.
+func alsoDryRun(c echo.Context, dryRun bool) (bool, error) {
+	if _, err := readParams(c, []string{"dryRun"}); err != nil {
+		return false, err
+	}
+	asked, err := dryRunParam(c)
+	return dryRun || asked, err
+}
+
 // snake is a field's name as the codes of refusals have it: dryRun, dry_run.
 func snake(name string) string {
 	var b strings.Builder

@@ -125,6 +125,9 @@ func (a *API) readBulk(c echo.Context) (o BulkOrder, err error) {
 	if err != nil {
 		return o, err
 	}
+	if o.DryRun, err = alsoDryRun(c, o.DryRun); err != nil {
+		return o, err
+	}
 	change, known := bulkActions[o.Order.Action]
 	if !known {
 		return o, badRequest("bad_action", "action must be one of resync, billing-on, billing-off, set-package, ignore, clear")
@@ -197,6 +200,9 @@ func (a *API) selectServers(ctx context.Context, filter map[string]json.RawMessa
 		}
 		switch v := value.(type) {
 		case string:
+			if v == "" { // most likely a variable that was not set; a list would take it for every server
+				return nil, badRequest("bad_filter", "filter's "+strconv.QuoteToASCII(shortened(name, 40))+" is empty: say a value, or leave it out")
+			}
 			values.Set(name, v)
 		case float64, bool:
 			values.Set(name, string(raw))

@@ -18,7 +18,10 @@ const (
 
 // cleanup answers POST /api/admin/cleanup.
 func (a *API) cleanup(c echo.Context) error {
-	dryRun, err := flagParam(c, "dryRun", "bad_dry_run")
+	if err := readOptions(c, "dryRun"); err != nil {
+		return err
+	}
+	dryRun, err := dryRunParam(c)
 	if err != nil {
 		return err
 	}

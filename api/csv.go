@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/labstack/echo/v4"
 
@@ -58,9 +60,11 @@ func (s *sheet) flush() error {
 }
 
 // harmless keeps a spreadsheet from taking a cell for a formula: what could begin
-// one gets an apostrophe before it.
+// one, blanks before it or not, gets an apostrophe before it.
 func harmless(cell string) string {
-	if cell != "" && strings.IndexByte("=+-@\t\r\n", cell[0]) >= 0 {
+	begin := strings.TrimLeftFunc(cell, unicode.IsSpace)
+	first, _ := utf8.DecodeRuneInString(begin)
+	if begin != "" && strings.ContainsRune("=+-@＝＋－＠", first) || strings.HasPrefix(cell, "\t") || strings.HasPrefix(cell, "\r") || strings.HasPrefix(cell, "\n") {
 		return "'" + cell
 	}
 	return cell

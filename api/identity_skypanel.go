@@ -120,7 +120,7 @@ func (a *authenticator) unsign(cookie string) (sid string, ok bool) {
 	}
 	value, signed := strings.CutPrefix(value, "s:")
 	dot := strings.LastIndexByte(value, '.')
-	if !signed || dot < 1 {
+	if !signed || dot < 1 || strings.ContainsRune(value, 0) {
 		return "", false
 	}
 	mac := hmac.New(sha256.New, a.sessionSecret)

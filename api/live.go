@@ -15,6 +15,7 @@ import (
 
 	"serversync/db"
 	"serversync/events"
+	"serversync/internal/httpserver"
 )
 
 const (
@@ -27,6 +28,9 @@ const (
 	// livePing keeps connections open through proxies, and finds those that are
 	// dead.
 	livePing = 30 * time.Second
+	// liveRecheck is how often it is looked whether a viewer may still see what
+	// they see: a key may be switched off, a session end.
+	liveRecheck = 10 * time.Second
 	// liveWrite is how long one message may take to a viewer, liveBacklog how
 	// many may wait for one: who is slower is dropped, and comes back to a
 	// snapshot.
@@ -57,7 +61,9 @@ type viewer struct {
 	who  identity
 	all  bool // everything, not only the user's own
 	send chan []byte
-	drop context.CancelFunc
+	// drop lets the viewer go; dropped is closed then.
+	drop    context.CancelFunc
+	dropped <-chan struct{}
 }
 
 // sees reports whether what concerns a user is for this viewer.
@@ -262,11 +268,11 @@ func (a *API) live(c echo.Context, all bool) error {
 	if err != nil {
 		return nil // it has answered the request itself
 	}
-	ctx, cancel := context.WithCancel(c.Request().Context())
-	defer cancel()
-	v := &viewer{who: caller(c), all: all, send: make(chan []byte, liveBacklog), drop: cancel}
-	ctx = conn.CloseRead(ctx)
-	if !a.hub.join(v) { // first: what happens while the snapshot is read is in it, or comes after it
+	dropped, drop := context.WithCancel(c.Request().Context())
+	defer drop()
+	v := &viewer{who: caller(c), all: all, send: make(chan []byte, liveBacklog), drop: drop, dropped: dropped.Done()}
+	ctx := conn.CloseRead(c.Request().Context()) // ends when the viewer leaves
+	if !a.hub.join(v) {                          // first: what happens while the snapshot is read is in it, or comes after it
 		return conn.Close(websocket.StatusGoingAway, "the service is stopping")
 	}
 	defer a.hub.leave(v)
@@ -275,7 +281,7 @@ func (a *API) live(c echo.Context, all bool) error {
 		a.log.Warn().Err(err).Msg("a live view could not be opened")
 		return conn.Close(websocket.StatusInternalError, "try again")
 	}
-	a.relay(ctx, conn, v, snapshot)
+	a.relay(ctx, conn, v, snapshot, func() bool { return a.stillMay(c, all) })
 	return nil
 }
 
@@ -285,8 +291,20 @@ func opensWebSocket(r *http.Request) bool {
 		strings.Contains(strings.ToLower(r.Header.Get(echo.HeaderConnection)), "upgrade") && r.Header.Get("Sec-WebSocket-Key") != ""
 }
 
-// relay writes to a viewer until it leaves, is dropped, or the process ends.
-func (a *API) relay(ctx context.Context, conn *websocket.Conn, v *viewer, snapshot []byte) {
+// stillMay asks anew who a viewer is, by what the connection was opened with.
+func (a *API) stillMay(c echo.Context, all bool) bool {
+	require := a.auth.requireUser
+	if all {
+		require = a.auth.requireAdmin
+	}
+	err := require(func(echo.Context) error { return nil })(c)
+	refused, known := errors.AsType[*httpserver.StatusError](err)
+	return err == nil || !known || refused.Status >= http.StatusInternalServerError // nobody can say, for now
+}
+
+// relay writes to a viewer until it leaves, is dropped, may not see it any
+// longer, or the process ends.
+func (a *API) relay(ctx context.Context, conn *websocket.Conn, v *viewer, snapshot []byte, may func() bool) {
 	defer func() { _ = conn.CloseNow() }()
 	write := func(data []byte) bool {
 		bounded, cancel := context.WithTimeout(ctx, liveWrite)
@@ -297,14 +315,23 @@ func (a *API) relay(ctx context.Context, conn *websocket.Conn, v *viewer, snapsh
 		return
 	}
 	ping := time.NewTicker(livePing)
+	recheck := time.NewTicker(a.liveRecheck)
 	defer ping.Stop()
+	defer recheck.Stop()
 	for {
 		select {
 		case <-ctx.Done():
+			return
+		case <-v.dropped:
 			_ = conn.Close(websocket.StatusGoingAway, "connect again")
 			return
 		case data := <-v.send:
 			if !write(data) {
+				return
+			}
+		case <-recheck.C:
+			if !may() {
+				_ = conn.Close(websocket.StatusPolicyViolation, "sign in again")
 				return
 			}
 		case <-ping.C:

@@ -39,7 +39,7 @@ func setupLive(t testing.TB) *liveSystem {
 		t.Fatal(err)
 	}
 	relay, err := api.New(api.Config{
-		DB: s.db, Books: s.books, Now: s.now, Log: zerolog.Nop(), AdminToken: testToken, SessionSecret: testSecret, Live: s.live,
+		DB: s.db, Books: s.books, Now: s.now, Log: zerolog.Nop(), AdminToken: testToken, SessionSecret: testSecret, Live: s.live, LiveRecheck: 20 * time.Millisecond,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -165,6 +165,25 @@ func TestLiveShowsEveryoneTheirOwn(t *testing.T) {
 				t.Errorf("the end was %v", err)
 			}
 			break
+		}
+	}
+}
+
+// TestLiveEndsWithTheCredentials: whoever may not see it any longer does not.
+func TestLiveEndsWithTheCredentials(t *testing.T) {
+	t.Parallel()
+	s := setupLive(t)
+	key := s.addKey(t, anna, 1, "{read:servers}", "")
+	conn := s.connect(t, "/api/user/servers/sync/live", key)
+	next(t, conn, "snapshot")
+	s.exec(t, `UPDATE api_keys SET is_active = false`)
+	s.wait(time.Minute) // who was found is remembered for some seconds
+	for {
+		if _, _, err := conn.Read(t.Context()); err != nil {
+			if websocket.CloseStatus(err) != websocket.StatusPolicyViolation {
+				t.Errorf("the end was %v", err)
+			}
+			return
 		}
 	}
 }

@@ -52,6 +52,9 @@ func (a *API) readReplay(c echo.Context) (o ReplayOrder, err error) {
 	if err := readBody(c, map[string]any{"since": &since, "until": &until, "dryRun": &o.DryRun}); err != nil {
 		return o, err
 	}
+	if o.DryRun, err = alsoDryRun(c, o.DryRun); err != nil {
+		return o, err
+	}
 	now := a.now()
 	if o.Since, err = readMoment(since, now); err != nil {
 		return o, badRequest("bad_since", "since must be a time such as 2026-03-01T12:00:00Z, or how long ago, such as 720h")

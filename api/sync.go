@@ -24,7 +24,10 @@ const (
 // startSweep answers POST /api/admin/servers/sync. It only makes the run: the
 // process that leads works on it.
 func (a *API) startSweep(c echo.Context) error {
-	dryRun, err := flagParam(c, "dryRun", "bad_dry_run")
+	if err := readOptions(c, "dryRun"); err != nil {
+		return err
+	}
+	dryRun, err := dryRunParam(c)
 	if err != nil {
 		return err
 	}
@@ -121,7 +124,10 @@ type syncQuery struct {
 }
 
 func (a *API) readSyncQuery(c echo.Context) (q syncQuery, err error) {
-	if q.dryRun, err = flagParam(c, "dryRun", "bad_dry_run"); err != nil {
+	if err := readOptions(c, "dryRun", "wait"); err != nil {
+		return q, err
+	}
+	if q.dryRun, err = dryRunParam(c); err != nil {
 		return q, err
 	}
 	q.wait = a.syncWait
