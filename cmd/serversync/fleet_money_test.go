@@ -266,3 +266,37 @@ func TestOtherClocksMissNoServer(t *testing.T) {
 	w.finish(ahead.ID)
 	w.want("true", `SELECT count(*) >= 3 FROM serversync.runs WHERE kind = 'sweep'`)
 }
+
+// TestWhatAPreviewCallsHarmlessSaysSo: the reconciler holds such an event to it.
+func TestWhatAPreviewCallsHarmlessSaysSo(t *testing.T) {
+	t.Parallel()
+	w := newFleetWorld(t, fleetOptions{})
+	ids := w.create(1, accountBeatriz, packageSmall)
+	last := func() events.Event {
+		stream, err := w.stream.JetStream.Stream(t.Context(), events.StreamName)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := stream.GetMsg(t.Context(), w.streamLength())
+		if err != nil {
+			t.Fatal(err)
+		}
+		e, err := events.Decode(m.Data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return e
+	}
+	run := w.sweep()
+	w.wantState(&run, db.RunSucceeded)
+	if e := last(); e.Expected != "" { // it makes a billing row
+		t.Errorf("the creation is expected to do %q", e.Expected)
+	}
+	must(t, w.panel.Rename, ids[0], "renamed", "x.example")
+	w.pass(time.Hour)
+	run = w.sweep()
+	w.wantState(&run, db.RunSucceeded)
+	if e := last(); e.Expected != events.ExpectNothing || *e.Server.Name != "renamed" {
+		t.Errorf("the new name is expected to do %q", e.Expected)
+	}
+}
