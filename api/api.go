@@ -126,6 +126,7 @@ func New(c Config) (*API, error) {
 func (a *API) Register(e *echo.Echo) {
 	e.Use(a.auth.origins.cors)
 	user := e.Group("/api/user", a.auth.requireUser)
+	user.GET("/me", a.me)
 	user.POST("/servers/sync", a.syncOwn)
 	user.GET("/servers/sync/status", a.ownStatus)
 	user.GET("/servers/sync/live", a.ownLive)

@@ -103,6 +103,9 @@ func TestBulkRefusesWhatItDoesNotUnderstand(t *testing.T) {
 		{`{"filter": {"colour": "red"}, "action": "resync"}`, "400 unknown_parameter"},
 		{`{"filter": {"sort": "name"}, "action": "resync"}`, "400 unknown_parameter"},
 		{`{"filter": {"status": "dead"}, "action": "resync"}`, "400 bad_status"},
+		{`{"filter": {"id": "7,x"}, "action": "resync"}`, "400 bad_id"},
+		{`{"filter": {"id": ""}, "action": "resync"}`, "400 bad_filter"},
+		{`{"filter": {"id": [7]}, "action": "resync"}`, "400 bad_filter"},
 		{`{"filter": {"q": "no such server"}, "action": "resync"}`, "400 nothing_selected"},
 		{`{"ids": [7], "action": "set-package"}`, "400 bad_package_id"},
 		{`{"ids": [7], "action": "set-package", "packageId": 0}`, "400 bad_package_id"},
@@ -129,7 +132,10 @@ func TestBulkTakesTheFiltersOfTheList(t *testing.T) {
 	s := setup(t)
 	s.people(t)
 	s.listed(t)
-	for filter, query := range map[string]string{`{"user": 41}`: "user=41", `{"status": "all", "billing": "off"}`: "status=all&billing=off", `{"billing": "on"}`: "billing=on"} {
+	for filter, query := range map[string]string{
+		`{"user": 41}`: "user=41", `{"status": "all", "billing": "off"}`: "status=all&billing=off", `{"billing": "on"}`: "billing=on",
+		`{"id": 9001}`: "id=9001", `{"id": "9003,9001,9004"}`: "id=9001,9003",
+	} {
 		var want []int64
 		for _, server := range data[struct{ Items []struct{ ID int64 } }](t, s.admin(t, http.MethodGet, "/api/admin/servers?sort=id&limit=200&"+query)).Items {
 			want = append(want, server.ID)

@@ -100,7 +100,7 @@ func (a *API) send(c echo.Context, s *sheet, next func() (more bool, err error))
 // serverHeadings are the columns of the list of servers.
 var serverHeadings = []string{
 	"id", "uuid", "user_id", "owner", "name", "hostname", "state", "suspended", "ip_addresses", "memory_mb", "storage_gb", "traffic_gb", "cpu_cores",
-	"hypervisor_id", "hypervisor", "package_id", "status", "billing", "billing_reason", "billing_id", "monthly_price", "effective_monthly", "note", "awaiting_run",
+	"hypervisor_id", "hypervisor", "package_id", "status", "billing", "billing_reason", "billing_id", "monthly_price", "effective_monthly", "note", "awaiting_run", "settle_until",
 	"created_at", "updated_at", "first_seen_at", "last_seen_at", "gone_at",
 }
 
@@ -131,7 +131,7 @@ func serverCells(l *db.ListedServer) []string {
 		number(&v.ID), v.UUID, number(v.UserID), number(&v.Owner), v.Name, v.Hostname, v.State, strconv.FormatBool(v.Suspended), joined(v.IPAddresses),
 		number(v.Resources.MemoryMB), number(v.Resources.StorageGB), number(v.Resources.TrafficGB), number(v.Resources.CPUCores),
 		number(v.HypervisorID), v.Hypervisor, number(v.PackageID), v.Status, v.Billing, text(v.BillingReason), number(v.BillingID), text(v.MonthlyPrice), text(v.EffectiveMonthly),
-		v.Note, text(v.AwaitingRun), moment(v.CreatedAt), moment(v.UpdatedAt), moment(&v.FirstSeenAt), moment(&v.LastSeenAt), moment(v.GoneAt),
+		v.Note, text(v.AwaitingRun), moment(v.SettleUntil), moment(v.CreatedAt), moment(v.UpdatedAt), moment(&v.FirstSeenAt), moment(&v.LastSeenAt), moment(v.GoneAt),
 	}
 }
 

@@ -67,6 +67,7 @@ func TestEveryDescribedAnswerIsGiven(t *testing.T) {
 		{"GET", "/api/admin/overview"},
 		{"GET", "/api/admin/live"},
 		{"GET", "/api/user/servers/sync/live"},
+		{"GET", "/api/user/me"},
 		{"POST", "/api/user/servers/sync"},
 		{"GET", "/api/user/servers/sync/status"},
 		{"GET", "/api/user/servers/sync/runs/annas"},
@@ -164,7 +165,8 @@ func TestEveryDescribedAnswerIsGiven(t *testing.T) {
 		`UPDATE serversync.history SET at = 'infinity'; UPDATE serversync.billing_rows SET created_at = 'infinity'; UPDATE serversync.lag_samples SET at = 'infinity' WHERE at = '2026-03-01T10:00Z';
 			ALTER TABLE serversync.servers ALTER COLUMN last_seen_at TYPE text USING 'never'`,
 		`UPDATE serversync.servers SET status = 'gone' WHERE virtfusion_id = 7; UPDATE serversync.runs SET progress = '"none"' WHERE kind = 'sweep';
-			DELETE FROM serversync.runs WHERE id LIKE 'sync-of-%'`,
+			DELETE FROM serversync.runs WHERE id LIKE 'sync-of-%';
+			ALTER TABLE users RENAME TO people; CREATE VIEW users AS SELECT id, email, username, (1 / (id - id))::text AS full_name, role, virtfusion_id, is_active FROM people`,
 		`ALTER TABLE serversync.history ALTER COLUMN at TYPE text USING 'never';
 			ALTER TABLE serversync.runs ALTER COLUMN ended_at TYPE text USING CASE state WHEN 'succeeded' THEN 'never' END`,
 	} {

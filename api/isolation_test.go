@@ -29,6 +29,7 @@ var routes = map[string]access{
 	"GET /readyz":  everybody,
 	"GET /metrics": everybody,
 
+	"GET /api/user/me":                    ofUser,
 	"POST /api/user/servers/sync":         ofUser,
 	"GET /api/user/servers/sync/status":   ofUser,
 	"GET /api/user/servers/sync/runs/:id": ofUser,

@@ -25,7 +25,9 @@ func ParseOrigin(s string) (Origin, error) {
 	if u.Path != "" || strings.ContainsAny(s, "?#") {
 		return "", errors.New("an origin has no path, not even a slash at its end: say one such as https://panel.example.com")
 	}
-	if strings.ContainsFunc(u.Host, func(r rune) bool { return r == '*' || r <= ' ' || r > '~' || r == '%' }) {
+	if strings.ContainsFunc(u.Host, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("-._:[]", r)
+	}) { // other signs could end it in a header, too
 		return "", errors.New("an origin names one host, in ASCII and without wildcards: list each")
 	}
 	host := strings.ToLower(u.Host)

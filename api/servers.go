@@ -25,6 +25,7 @@ const (
 	minSearch, maxSearch = 2, 200
 	maxCursor            = 4096
 	maxHypervisorName    = 200
+	maxFilterIDs         = 200
 )
 
 var (
@@ -36,7 +37,7 @@ var (
 // The parameters of lists: what everybody may select by, what administrators may
 // besides, and what a file, which has no pages, knows.
 var (
-	filterParams = []string{"status", "billing", "reason", "q", "ip", "hypervisor", "package", "created_after", "created_before", "seen_before", "sort"}
+	filterParams = []string{"id", "status", "billing", "reason", "q", "ip", "hypervisor", "package", "created_after", "created_before", "seen_before", "sort"}
 	sheetParams  = append([]string{"user", "owner", "awaiting"}, filterParams...)
 	pageParams   = []string{"limit", "cursor"}
 	userParams   = slices.Concat(filterParams, pageParams)
@@ -114,7 +115,7 @@ func readServersFilter(given url.Values) (db.ServersQuery, error) {
 
 func readServers(given url.Values) (q db.ServersQuery, err error) {
 	for _, read := range []func(url.Values, *db.ServersQuery) error{
-		readStatuses, readBilling, readOwners, readSearch, readNetwork, readHypervisor, readMoments, readSort, readServersPage,
+		readIDs, readStatuses, readBilling, readOwners, readSearch, readNetwork, readHypervisor, readMoments, readSort, readServersPage,
 	} {
 		if err := read(given, &q); err != nil {
 			return q, err
@@ -151,6 +152,22 @@ func shortened(s string, n int) string {
 		return s
 	}
 	return s[:n] + "…"
+}
+
+func readIDs(given url.Values, q *db.ServersQuery) error {
+	value := given.Get("id")
+	if value == "" {
+		return nil
+	}
+	words := strings.SplitN(value, ",", maxFilterIDs+1)
+	for _, w := range words {
+		id, ok := readNumber(w)
+		if !ok || id == nil || *id < 1 || len(words) > maxFilterIDs {
+			return badRequest("bad_id", "id must be VirtFusion's id of a server, or up to 200 of them, separated by commas")
+		}
+		q.IDs = append(q.IDs, *id)
+	}
+	return nil
 }
 
 func readStatuses(given url.Values, q *db.ServersQuery) error {

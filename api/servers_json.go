@@ -34,6 +34,9 @@ type UserServer struct {
 	Billing       string  `json:"billing"`
 	BillingReason *string `json:"billingReason"` // why it is off
 	BillingID     *int64  `json:"billingId"`     // the row that counts
+	// SettleUntil is when a settling server is decided at the latest; null for
+	// every other.
+	SettleUntil *time.Time `json:"settleUntil"`
 	// MonthlyPrice is what that row says, EffectiveMonthly what SkyPANEL charges
 	// a month in whole tokens while it is on; null: there is no row.
 	MonthlyPrice     *string `json:"monthlyPrice"`
@@ -72,6 +75,9 @@ func toUserServer(l *db.ListedServer) UserServer {
 		Status: l.Status, Billing: l.Billing, BillingReason: orNull(l.BillingReason), BillingID: l.BillingID,
 		CreatedAt: utc(l.CreatedAt), UpdatedAt: utc(l.UpdatedAt), GoneAt: utc(l.GoneAt),
 		FirstSeenAt: l.FirstSeenAt.UTC(), LastSeenAt: l.LastSeenAt.UTC(),
+	}
+	if l.Status == "settling" {
+		v.SettleUntil = utc(l.SettleUntil)
 	}
 	if v.IPAddresses == nil {
 		v.IPAddresses = []string{}

@@ -28,10 +28,11 @@ func (s *system) listed(t *testing.T) {
 		INSERT INTO virtfusion_hourly_billing (id, user_id, server_id, virtfusion_server_id, package_id, package_name, monthly_price, hourly_rate, billing_enabled, hours_in_month)
 		VALUES (901, 41, 9001, 9001, 5, 'Small', 10, 0.01, true, 730), (902, 42, 9002, 9002, 6, 'Big', 20, 0.01, false, 730), (903, 41, 9003, 9003, 5, 'Small', 10, 0.01, true, 730);
 		INSERT INTO serversync.servers (virtfusion_id, uuid, owner_id, user_id, name, hostname, state, suspended, package_id, memory_mb, storage_gb, traffic_gb, cpu_cores, ip_addresses,
-			hypervisor_id, hypervisor_name, created_at, updated_at, status, billing, billing_reason, billing_id, note, awaiting_run, gone_at,
+			hypervisor_id, hypervisor_name, created_at, updated_at, status, billing, billing_reason, billing_id, note, awaiting_run, gone_at, settle_until,
 			observed_at, observed_source, observed_event_id, first_seen_at, last_seen_at)
 		SELECT id, uuid, owner, usr, name, host, 'running', id = 9002, package, 1024, 25, NULL, 2, addresses::text[],
 			1, hv, created::timestamptz, '2026-02-20T00:00Z'::timestamptz, status, billing, reason, row, 'why', awaits, CASE WHEN status = 'gone' THEN '2026-03-01T00:00Z'::timestamptz END,
+			CASE WHEN status IN ('settling', 'external') THEN '2026-03-01T12:00Z'::timestamptz END,
 			'2026-03-01T00:00Z', 'sweep', '', '2026-03-01T00:00Z'::timestamptz + (id - 9000) * '1 h'::interval, '2026-03-01T10:00Z'::timestamptz + (id - 9000) * '1 min'::interval
 		FROM (VALUES
 			(9001, 'aaaaaaaa-0000-4000-8000-000000009001', 70, 41, 'Web-1', 'web.anna.example', 5, '{192.0.2.1,2001:db8:0:1::5}', 'hv-a', '2026-01-01', 'external', 'on', NULL, 901, ''),
@@ -44,6 +45,15 @@ func (s *system) listed(t *testing.T) {
 		INSERT INTO serversync.billing_rows (billing_id, virtfusion_id, made_by, user_id, enabled, package_id, monthly_price, run_id, created_at, updated_at)
 		VALUES (901, 9001, 'serversync', 41, true, 5, 10, 'run9', '2026-02-28T01:00Z', now()), (902, 9002, 'serversync', 42, true, 6, 20, NULL, '2026-03-01T01:00Z', now());
 		INSERT INTO serversync.lag_samples (at, events, seconds) VALUES ('2026-03-01T10:00Z', 7, 3.5), ('2026-03-01T10:01Z', 12, NULL)`, formula)
+}
+
+// ids are as many ids of servers, from 9001 on.
+func ids(n int) string {
+	all := make([]string, n)
+	for i := range all {
+		all[i] = strconv.Itoa(9001 + i)
+	}
+	return strings.Join(all, ",")
 }
 
 // servers lists with a query, page by page, and returns the ids.
@@ -79,6 +89,7 @@ func TestServers(t *testing.T) {
 		*first.Resources.MemoryMB != 1024 || first.Resources.TrafficGB != nil || *first.Resources.CPUCores != 2 || *first.Resources.StorageGB != 25 ||
 		first.Hypervisor != "hv-a" || *first.HypervisorID != 1 || *first.PackageID != 5 || first.Status != "external" || first.Billing != "on" || first.BillingReason != nil ||
 		*first.BillingID != 901 || *first.MonthlyPrice != "10.00" || *first.EffectiveMonthly != "7.30" || first.Note != "why" || first.AwaitingRun != nil ||
+		first.SettleUntil != nil || page.Items[0].SettleUntil == nil || !page.Items[0].SettleUntil.Equal(noon()) || page.Items[1].SettleUntil != nil ||
 		first.CreatedAt.Format(time.DateOnly) != "2026-01-01" || first.FirstSeenAt.Hour() != 1 || first.LastSeenAt.Minute() != 1 || first.GoneAt != nil {
 		t.Errorf("%+v", first)
 	}
@@ -90,6 +101,8 @@ func TestServers(t *testing.T) {
 	}
 
 	for query, want := range map[string]string{
+		"id=9003": "3", "id=9001,9006": "6 1", "id=9001,9001": "1", "id=9004": "", "id=9004,9001&status=all": "4 1", "id=9004&status=gone": "4", "id=9001,9002&billing=on": "1", "id=9002&user=41": "",
+		"id=99": "", "id=9223372036854775807": "", "id=": "6 5 3 2 1", "id=9001,9003,9006&limit=1&sort=id": "1 | 3 | 6", "id=" + ids(200): "6 5 3 2 1", "id=9001&q=web": "1", "id=9003&q=web": "",
 		"": "6 5 3 2 1", "status=all": "6 5 4 3 2 1", "status=gone": "4", "status=external": "2 1", "status=native,gone": "4 3", "status=": "6 5 3 2 1",
 		"billing=on": "3 1", "billing=off": "6 5 2", "reason=disabled_by_skypanel": "2", "reason=unpriced,disabled_by_skypanel": "2", "reason=destroyed": "", "reason=destroyed&status=all": "4",
 		"user=41": "3 1", "user=42&status=all": "6 2", "user=99": "", "owner=70": "3 1", "owner=0": "5", "package=5": "6 3 1", "package=99": "", "awaiting=true": "2", "awaiting=false": "6 5 3 1",
@@ -120,6 +133,7 @@ func TestServersRefuse(t *testing.T) {
 	place := func(json string) string { return base64.RawURLEncoding.EncodeToString([]byte(json)) }
 	page := data[api.Page[api.ListedServer]](t, s.admin(t, http.MethodGet, "/api/admin/servers?limit=1&sort=name"))
 	for query, want := range map[string]string{
+		"id=x": "bad_id", "id=0": "bad_id", "id=-1": "bad_id", "id=9001,": "bad_id", "id=,": "bad_id", "id=9001,%209002": "bad_id", "id=1.5": "bad_id", "id=9223372036854775808": "bad_id", "id=" + ids(201): "bad_id",
 		"status=dead": "bad_status", "status=external,": "bad_status", "status=all,gone": "bad_status", "billing=yes": "bad_billing", "reason=none": "bad_reason",
 		"user=0": "bad_user", "user=x": "bad_user", "user=2147483648": "bad_user", "owner=-1": "bad_owner", "owner=x": "bad_owner", "package=1.5": "bad_package", "awaiting=1": "bad_awaiting",
 		"q=a": "bad_q", "q=+a+": "bad_q", "q=+": "bad_q", "q=" + strings.Repeat("a", 201): "bad_q", "q=a%00b": "bad_q", "q=a%0ab": "bad_q", "q=%ff%ff": "bad_q",
@@ -168,6 +182,7 @@ func TestOwnServers(t *testing.T) {
 		return s.send(t, http.MethodGet, "/api/user/servers?"+query, key, "")
 	}
 	for query, want := range map[string]string{
+		"id=9001": "9001", "id=9001,9002,9005": "9001", "id=9002": "", "id=9004&status=all": "9004", "id=9002&status=all": "",
 		"": "9003 9001", "status=all": "9004 9003 9001", "q=web": "9001", "q=boris": "", "ip=192.0.2.0/24": "9001", "hypervisor=hv-b": "", "sort=name&limit=1": "9003", "seen_before=2030-01-01": "9003 9001",
 	} {
 		var ids []string
@@ -185,6 +200,10 @@ func TestOwnServers(t *testing.T) {
 	}
 	if a := own(""); strings.Contains(a.raw, "note") || strings.Contains(a.raw, "owner") || strings.Contains(a.raw, "awaitingRun") {
 		t.Errorf("a customer is shown %s", a.raw)
+	}
+	theirs := s.send(t, http.MethodGet, "/api/user/servers?id=9006", withKey(s.addKey(t, boris, 2, "{read:servers}", "")), "")
+	if got := data[api.Page[api.UserServer]](t, theirs).Items; len(got) != 1 || got[0].SettleUntil == nil || !got[0].SettleUntil.Equal(noon()) {
+		t.Errorf("boris's server that settles: %s", theirs.raw)
 	}
 	// A cursor of somebody else's page opens nothing of theirs.
 	page := data[api.Page[api.ListedServer]](t, s.admin(t, http.MethodGet, "/api/admin/servers?limit=1"))
@@ -231,6 +250,9 @@ func TestServersAsCSV(t *testing.T) {
 	}
 	if rows[1]["name"] != "'"+formula || rows[4]["name"] != "'@nobody" {
 		t.Errorf("formulas: %q, %q", rows[1]["name"], rows[4]["name"])
+	}
+	if rows, _ := s.sheetOf(t, "/api/admin/servers.csv?id=9002,9006&sort=id"); len(rows) != 2 || rows[0]["id"] != "9002" || rows[0]["settle_until"] != "" || rows[1]["settle_until"] != "2026-03-01T12:00:00Z" {
+		t.Errorf("by id: %v", rows)
 	}
 	if rows, _ := s.sheetOf(t, "/api/admin/servers.csv?user=41&sort=-name&q=an"); len(rows) != 2 || rows[0]["id"] != "9001" {
 		t.Errorf("filtered: %v", rows)

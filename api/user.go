@@ -18,6 +18,26 @@ const statusFor = 30 * time.Second
 // pathUserRun shows a user one of their own runs.
 const pathUserRun = "/api/user/servers/sync/runs/"
 
+// Me is who calls.
+type Me struct {
+	ID    int64  `json:"id"` // SkyPANEL's users.id
+	Name  string `json:"name"`
+	Admin bool   `json:"admin"` // has the role admin
+}
+
+// me answers GET /api/user/me.
+func (a *API) me(c echo.Context) error {
+	who := caller(c)
+	name, err := db.ReadUserName(c.Request().Context(), a.db, who.userID)
+	if err != nil {
+		return fault(err)
+	}
+	if name == "" {
+		name = "user " + strconv.FormatInt(who.userID, 10)
+	}
+	return succeed(c, Me{ID: who.userID, Name: name, Admin: who.role == roleAdmin})
+}
+
 // syncOwn answers POST /api/user/servers/sync.
 func (a *API) syncOwn(c echo.Context) error {
 	query, err := a.readSyncQuery(c)

@@ -13,6 +13,32 @@ import (
 
 const ownSync = "/api/user/servers/sync"
 
+// Whoever calls is told who they are: by SkyPANEL's names and role.
+func TestWhoAmI(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	s.people(t)
+	s.exec(t, `UPDATE users SET full_name = ' Anna <Ä> ' WHERE id = 41`)
+	key := withKey(s.addKey(t, anna, 1, "{read:servers}", ""))
+	session := headers("Cookie", s.signIn(t, "rootSession", passport("1"), noon().Add(time.Hour)))
+	ask := func(who http.Header, want string) {
+		t.Helper()
+		a := s.send(t, http.MethodGet, "/api/user/me?id=42&user=42", who, "")
+		if got := data[api.Me](t, a); fmt.Sprintf("%+v", got) != want {
+			t.Errorf("%s, want %s", a.raw, want)
+		}
+	}
+	ask(key, "{ID:41 Name:Anna <Ä> Admin:false}")
+	ask(session, "{ID:1 Name:Root Admin:true}")
+	s.exec(t, `UPDATE users SET full_name = ' ' WHERE id = 41`)
+	ask(key, "{ID:41 Name:anna Admin:false}")
+	s.exec(t, `ALTER TABLE users ALTER full_name DROP NOT NULL; UPDATE users SET full_name = NULL, username = '' WHERE id = 41`)
+	ask(key, "{ID:41 Name:user 41 Admin:false}")
+	if a := s.admin(t, http.MethodGet, "/api/user/me"); outcome(a) != noUser {
+		t.Errorf("the admin token: %s", a.raw)
+	}
+}
+
 func TestOnesOwnSync(t *testing.T) {
 	t.Parallel()
 	s := setup(t)
@@ -170,6 +196,9 @@ func (s *system) deletedUser(t *testing.T) (key http.Header) {
 	s.send(t, http.MethodGet, ownSync+"/runs/none", key, "")
 	s.exec(t, `DELETE FROM users WHERE id = 44`)
 	if a := s.send(t, http.MethodGet, statusPath, key, ""); a.status != http.StatusNotFound || a.body.Error.Code != "user_not_found" {
+		t.Errorf("%d %s", a.status, a.raw)
+	}
+	if a := s.send(t, http.MethodGet, "/api/user/me", key, ""); a.status != http.StatusNotFound || a.body.Error.Code != "user_not_found" {
 		t.Errorf("%d %s", a.status, a.raw)
 	}
 	return key

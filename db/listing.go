@@ -39,6 +39,7 @@ var sortKeys = map[string]struct{ expression, kind string }{
 
 // ServersQuery selects servers for [ListServers]; zero values select all.
 type ServersQuery struct {
+	IDs           []int64  // VirtFusion's; nil: all
 	UserID        *int64   // SkyPANEL users.id
 	OwnerID       *int64   // VirtFusion user id
 	Statuses      []string // nil: all but gone
@@ -197,6 +198,9 @@ func (q *ServersQuery) conditions(p *parameters) []string {
 	default:
 		is("s.status = ANY (?)", q.Statuses, "text[]")
 	}
+	if q.IDs != nil {
+		is("s.virtfusion_id = ANY (?)", q.IDs, "bigint[]")
+	}
 	if q.UserID != nil {
 		is("s.user_id = ?", *q.UserID, "bigint")
 	}
@@ -294,6 +298,23 @@ func beginning(address netip.Addr, groups int) string {
 		return "::"
 	}
 	return strings.Join(written, ":")
+}
+
+// ReadUserName reads what a user of SkyPANEL is called: the full name, else the
+// username, else nothing. [ErrNoUser]: there is no such user.
+func ReadUserName(ctx context.Context, idb bun.IDB, userID int64) (string, error) {
+	names, err := queryAll(ctx, idb, func(rows *sql.Rows) (name string, err error) {
+		return name, rows.Scan(&name)
+	}, `
+		SELECT coalesce(nullif(btrim(u.full_name), ''), btrim(u.username), '')
+		FROM public.users u WHERE u.id = $1`, userID)
+	if err == nil && len(names) == 0 {
+		err = ErrNoUser
+	}
+	if err != nil {
+		return "", fmt.Errorf("read the name of user %d: %w", userID, err)
+	}
+	return names[0], nil
 }
 
 // parameters collects the values of a statement that is put together.

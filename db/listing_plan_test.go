@@ -103,6 +103,10 @@ func listsAreReadFromIndexes(t *testing.T, conn bun.Conn) {
 	t.Helper()
 	queries := map[string]db.ServersQuery{
 		"as asked for without anything": {},
+		"one id":                        {IDs: []int64{4711}},
+		"ids":                           {IDs: []int64{4711, 50_000, 99_999, 7}},
+		"ids of a user":                 {IDs: []int64{4711, 50_000, 99_999, 7}, UserID: new(int64(4712))},
+		"no such ids":                   {IDs: []int64{fleet + 1, 1 << 62}, AnyStatus: true},
 		"user":                          {UserID: new(int64(77))},
 		"owner":                         {OwnerID: new(int64(77))},
 		"all":                           {AnyStatus: true},

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -31,7 +33,11 @@ func TestOpenAPIIsTheRoutes(t *testing.T) {
 		if r.Method == "echo_route_not_found" {
 			continue // what a group answers for paths that it does not have
 		}
-		served[r.Method+" "+strings.NewReplacer(":name", "{name}", ":id", "{id}").Replace(r.Path)] = true
+		path := strings.NewReplacer(":name", "{name}", ":id", "{id}").Replace(r.Path)
+		if strings.HasPrefix(path, "/assets/") {
+			path = "/assets/{name}"
+		}
+		served[r.Method+" "+path] = true
 	}
 	for r := range served {
 		if !described[r] {
@@ -41,6 +47,50 @@ func TestOpenAPIIsTheRoutes(t *testing.T) {
 	for r := range described {
 		if !served[r] {
 			t.Errorf("%s is described and not served", r)
+		}
+	}
+}
+
+// The pages and what they load are as described.
+func TestThePagesAreAsDescribed(t *testing.T) {
+	t.Parallel()
+	doc, r := openapitest.Load(t, schemas.FS()), start(t, config{frameAncestors: []string{"https://panel.example.com"}})
+	served := map[string]bool{"/assets/none.js": true}
+	for _, route := range r.http.Echo().Routes() {
+		if route.Path == "/" || route.Path == "/admin" || route.Path == "/server-sync.js" || strings.HasPrefix(route.Path, "/assets/") {
+			served[route.Path] = true
+		}
+	}
+	if len(served) < 5 {
+		t.Errorf("served: %v", served)
+	}
+	for path := range served {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, r.base+path, http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(response.Body)
+		_ = response.Body.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		described := path
+		if strings.HasPrefix(path, "/assets/") {
+			described = "/assets/{name}"
+		}
+		openapitest.Check(t, doc, http.MethodGet, described, response, body)
+		operation := doc.Paths.Value(described).Get
+		for name := range operation.Responses.Value(strconv.Itoa(response.StatusCode)).Value.Headers {
+			if response.Header.Get(name) == "" {
+				t.Errorf("%s has no %s", path, name)
+			}
+		}
+		if framed := strings.Contains(response.Header.Get("Content-Security-Policy"), "frame-ancestors 'self' https://panel.example.com"); framed != (path == "/") {
+			t.Errorf("%s: the setting counts: %v", path, framed)
 		}
 	}
 }

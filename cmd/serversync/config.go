@@ -62,6 +62,8 @@ type config struct {
 	sessionSecret string // SkyPANEL's; empty: cookies are not accepted
 	publicOrigins []api.Origin
 
+	frameAncestors []string // origins whose pages may frame the customer's
+
 	adminToken string // empty: one is kept in adminTokenDir
 	// adminTokenDir is where; empty: dataDir. The demo empties that at each
 	// start, and keeps the token in the directory above.
@@ -122,7 +124,8 @@ func settings() []setting {
 		{env: "TRUSTED_PROXIES", usage: "comma-separated networks whose X-Forwarded-For counts", apply: prefixes(func(c *config) *[]netip.Prefix { return &c.trustedProxies })},
 		{env: "ADMIN_TOKEN", usage: "bearer token with the admin role (empty: serve keeps one in DATA_DIR/admin.token)", secret: true, apply: applyAdminToken},
 		{env: "SESSION_SECRET", usage: "SkyPANEL's own, for its session cookie (empty: cookies are not accepted)", secret: true, apply: applySessionSecret},
-		{env: "PUBLIC_ORIGINS", usage: "comma-separated origins besides our own whose pages may call the API with a cookie", apply: applyPublicOrigins},
+		{env: "PUBLIC_ORIGINS", usage: "comma-separated origins besides our own whose pages may call the API with a cookie", apply: origins(func(c *config, o api.Origin) { c.publicOrigins = append(c.publicOrigins, o) })},
+		{env: "FRAME_ANCESTORS", usage: "comma-separated origins whose pages may show the customer's page in a frame", apply: origins(func(c *config, o api.Origin) { c.frameAncestors = append(c.frameAncestors, string(o)) })},
 		{env: "SETTLE_DELAY", fallback: "2m", usage: "how long a new server may wait for SkyPANEL's own row", apply: duration(func(c *config) *time.Duration { return &c.policy.SettleDelay }, 0)},
 		{env: "OBSERVE_ONLY", fallback: "false", usage: "inventory only, no billing row is touched", boolean: true, apply: boolean(func(c *config) *bool { return &c.policy.ObserveOnly })},
 		{env: "SWEEP_INTERVAL", fallback: "15m", usage: "how often all servers are compared with VirtFusion and SkyPANEL (0: never)", apply: duration(func(c *config) *time.Duration { return &c.sweepInterval }, 0)},
@@ -394,21 +397,26 @@ func applySessionSecret(c *config, v string) error {
 	return nil
 }
 
-func applyPublicOrigins(c *config, v string) error {
-	for part := range strings.SplitSeq(v, ",") {
-		part = strings.TrimSpace(part)
-		if part == "" {
-			continue
+// origins reads origins, and adds each once.
+func origins(add func(*config, api.Origin)) func(*config, string) error {
+	return func(c *config, v string) error {
+		var known []api.Origin
+		for part := range strings.SplitSeq(v, ",") {
+			part = strings.TrimSpace(part)
+			if part == "" {
+				continue
+			}
+			origin, err := api.ParseOrigin(part)
+			if err != nil {
+				return fmt.Errorf("%q: %w", part, err)
+			}
+			if !slices.Contains(known, origin) {
+				known = append(known, origin)
+				add(c, origin)
+			}
 		}
-		origin, err := api.ParseOrigin(part)
-		if err != nil {
-			return fmt.Errorf("%q: %w", part, err)
-		}
-		if !slices.Contains(c.publicOrigins, origin) {
-			c.publicOrigins = append(c.publicOrigins, origin)
-		}
+		return nil
 	}
-	return nil
 }
 
 func applyBillingStart(c *config, v string) error {

@@ -64,7 +64,7 @@ func TestEveryFaultIsNamedAtOnce(t *testing.T) {
 		"--nats-url=http://u:hunter2@x", "--nats-replicas=0", "--stream-max-age=forever", "--virtfusion-api-url=cp.example.com",
 		"--virtfusion-tls-verify=perhaps", "--virtfusion-rps=0", "--webhook-allow-unauthenticated=perhaps", "--webhook-allow-cidrs=10.0.0.0/99",
 		"--trusted-proxies=me", "--settle-delay=-1s", "--observe-only=perhaps", "--sweep-interval=often", "--billing-start=never", "--billing-self-service=2",
-		"--billing-initial-charge=deduct", "--admin-token=two words", "--session-secret=hunter2", "--public-origins=https://panel.example.com/sync", "--log-level=loud", "--log-format=xml",
+		"--billing-initial-charge=deduct", "--admin-token=two words", "--session-secret=hunter2", "--public-origins=https://panel.example.com/sync", "--frame-ancestors='self'", "--log-level=loud", "--log-format=xml",
 	}
 	_, err := read(t, settings(), args...)
 	if err == nil {
@@ -125,14 +125,20 @@ func TestWhoMayCall(t *testing.T) {
 	if err != nil || c.sessionSecret != "sixteen letters." || !slices.Equal(c.publicOrigins, []api.Origin{"https://panel.example.com", "http://10.0.0.5:3000"}) {
 		t.Errorf("%q, %q, %v", c.sessionSecret, c.publicOrigins, err)
 	}
+	c, err = read(t, settings(), "--frame-ancestors= https://Panel.example.com:443, http://10.0.0.5:3000,,https://panel.example.com")
+	if err != nil || c.publicOrigins != nil || !slices.Equal(c.frameAncestors, []string{"https://panel.example.com", "http://10.0.0.5:3000"}) {
+		t.Errorf("who may frame: %q, %q, %v", c.frameAncestors, c.publicOrigins, err)
+	}
 	c, err = read(t, settings())
-	if err != nil || c.sessionSecret != "" || c.publicOrigins != nil {
-		t.Errorf("by default: %q, %q, %v", c.sessionSecret, c.publicOrigins, err)
+	if err != nil || c.sessionSecret != "" || c.publicOrigins != nil || c.frameAncestors != nil {
+		t.Errorf("by default: %q, %q, %q, %v", c.sessionSecret, c.publicOrigins, c.frameAncestors, err)
 	}
 	for arg, says := range map[string]string{
 		"--session-secret=fifteen.letters":            "at least 16 characters",
 		"--public-origins=https://panel.example.com/": "no path", "--public-origins=*": "a scheme and a host",
 		"--public-origins=https://a.example.com,https://*.example.com": "wildcards",
+		"--frame-ancestors=*": "a scheme and a host", "--frame-ancestors=https://a.example.com; script-src *": "an origin",
+		"--frame-ancestors=https://a.example.com https://b.example.com": "an origin", "--frame-ancestors=https://a.example.com;": "an origin",
 	} {
 		if _, err := read(t, settings(), arg); err == nil || !strings.Contains(err.Error(), says) || strings.Contains(err.Error(), "fifteen.letters") {
 			t.Errorf("%s: %v", arg, err)

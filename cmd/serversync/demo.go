@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/gofrs/flock"
 	"github.com/nats-io/nats.go/jetstream"
@@ -96,6 +97,9 @@ func demo(ctx context.Context, c *config, sim simulation, out io.Writer, log zer
 	if len(c.webhookTokens) == 0 {
 		c.webhookTokens = []string{rand.Text()}
 	}
+	if c.sessionSecret == "" {
+		c.sessionSecret = rand.Text()
+	}
 	printf(out, "serversync demo: starting PostgreSQL, NATS, a simulated VirtFusion and the service …\n")
 	s, err := open(ctx, c, log)
 	if err != nil {
@@ -104,7 +108,13 @@ func demo(ctx context.Context, c *config, sim simulation, out io.Writer, log zer
 	if err := s.refuseOccupied(ctx); err != nil {
 		return errors.Join(err, s.close(ctx))
 	}
-	s.extra = append(s.extra, func(ctx context.Context) error { return s.live(ctx, sim, out) })
+	s.connected = make(chan struct{})
+	var links *signIns
+	if s.api != nil {
+		links = &signIns{db: s.stores.db, secret: c.sessionSecret, base: func() string { return localURL(s.http.Addr()) }, out: out, now: time.Now}
+		links.register(s.http.Echo())
+	}
+	s.extra = append(s.extra, func(ctx context.Context) error { return s.live(ctx, sim, links, out) })
 	return errors.Join(s.run(ctx), s.close(ctx))
 }
 
@@ -158,7 +168,7 @@ func (s *service) refuseOccupied(ctx context.Context) error {
 }
 
 // live lets the demo's world live until ctx ends.
-func (s *service) live(ctx context.Context, sim simulation, out io.Writer) error {
+func (s *service) live(ctx context.Context, sim simulation, links *signIns, out io.Writer) error {
 	for _, ready := range []<-chan struct{}{s.migrated, s.http.Ready()} {
 		select {
 		case <-ready:
@@ -205,7 +215,11 @@ func (s *service) live(ctx context.Context, sim simulation, out io.Writer) error
 	if err := skypanelsim.Connect(ctx, s.stores.db, api, virtfusionsim.DefaultToken); err != nil {
 		return err
 	}
-	s.introduce(out)
+	if err := exhibit(ctx, s.stores.db, world, panel); err != nil {
+		return err
+	}
+	s.introduce(world, links, out)
+	close(s.connected)
 
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return serveAPI(ctx) })
@@ -233,6 +247,42 @@ func newPanel(c virtfusionsim.Config, world skypanelsim.World) *virtfusionsim.Pa
 		})
 	}
 	return panel
+}
+
+// guest is the customer as whom the demo lets people look: Beatriz.
+const guest = 2
+
+// exhibit adds what everybody who looks is to find, whatever the fleet does: it
+// leaves these servers alone. Beatriz has servers that were made outside
+// SkyPANEL, one of them of a package without a price, and one that she ordered;
+// and one server is of somebody whom SkyPANEL does not know.
+func exhibit(ctx context.Context, database *bun.DB, world skypanelsim.World, panel *virtfusionsim.Panel) error {
+	const beatriz, nobody = 7, 12 // VirtFusion's ids
+	const small, large, custom = 3, 5, 7
+	for _, args := range []virtfusionsim.CreateArgs{
+		{OwnerID: beatriz, PackageID: large, Name: "shop", Hostname: "shop.barros.example"},
+		{OwnerID: beatriz, PackageID: small, Name: "blog", Hostname: "blog.barros.example"},
+		{OwnerID: beatriz, PackageID: custom, Name: "render", Hostname: "render.barros.example"},
+		{OwnerID: nobody, PackageID: small, Name: "stray", Hostname: "stray.example"},
+	} {
+		args.Built, args.ByHand = true, true
+		if _, err := panel.CreateServer(args); err != nil {
+			return fmt.Errorf("make the server %s: %w", args.Name, err)
+		}
+	}
+	for _, u := range world.Users {
+		if u.ID != guest {
+			continue
+		}
+		r, err := skypanelsim.Order(ctx, database, u, world.ForSale()[0], orderAt(panel), nil)
+		if err = errors.Join(err, r.InsertErr); err == nil {
+			_, err = skypanelsim.PayUpfront(ctx, database, r)
+		}
+		if err != nil {
+			return fmt.Errorf("order for %s: %w", u.FullName, err)
+		}
+	}
+	return nil
 }
 
 // orderAt is how SkyPANEL creates a server at VirtFusion.
@@ -271,23 +321,47 @@ func billingJob(database *bun.DB, panel *virtfusionsim.Panel, log zerolog.Logger
 }
 
 // introduce says where to look.
-func (s *service) introduce(out io.Writer) {
+func (s *service) introduce(world skypanelsim.World, links *signIns, out io.Writer) {
 	base := localURL(s.http.Addr())
 	var b strings.Builder
+	line := func(what, format string, args ...any) {
+		fmt.Fprintf(&b, "  %-11s "+format+"\n", append([]any{what}, args...)...)
+	}
 	fmt.Fprintf(&b, "\nserversync demo is running. Stop it with Ctrl-C.\n\n")
-	fmt.Fprintf(&b, "  health     %s/readyz\n  metrics    %s/metrics\n  interface  %s/openapi.yaml\n", base, base, base)
-	fmt.Fprintf(&b, "  webhooks   %s/webhooks/virtfusion   (Authorization: Bearer <base64 of %s>)\n", base, s.config.webhookTokens[0])
+	if links != nil {
+		line("page", "%s/", base)
+		for i, v := range visitors(world) {
+			line([]string{"sign in as", ""}[min(i, 1)], "%-15s %s   (%s)", v.name, links.link(v), v.page)
+		}
+		line("", "Each link works once; the next is printed below. A browser is one of them at a time:")
+		line("", "open the other in a private window.")
+		b.WriteString("\n")
+	}
+	more := ""
+	if base != "http://127.0.0.1:8080" {
+		more += " --url " + base
+	}
+	if s.config.adminTokenDir != "./data" {
+		more += " --data-dir " + s.config.adminTokenDir
+	}
+	what := "commands"
+	for _, command := range []string{"status", "sweep", "explain 1"} {
+		line(what, "%s %s%s", os.Args[0], command, more)
+		what = ""
+	}
 	if s.stores.postgres != nil {
-		fmt.Fprintf(&b, "  the books  psql \"%s\" -c 'SELECT virtfusion_id, name, user_id, status, billing, billing_reason, note FROM serversync.servers ORDER BY 1'\n",
+		line("the books", "psql \"%s\" -c 'SELECT virtfusion_id, name, user_id, status, billing, billing_reason, note FROM serversync.servers ORDER BY 1'",
 			s.stores.postgres.DSN(databaseName))
 	}
-	token := "that of ADMIN_TOKEN"
+	token := "ADMIN_TOKEN"
 	if s.config.adminToken == "" {
-		token = "in " + filepath.Join(s.config.adminTokenDir, adminTokenFile)
+		token = "the token in " + filepath.Join(s.config.adminTokenDir, adminTokenFile)
 	}
-	fmt.Fprintf(&b, "  one server serversync explain 1 --url %s --data-dir %s\n", base, s.config.adminTokenDir)
-	fmt.Fprintf(&b, "  sign in    the admin's routes take a token, %s; the pages come with a later version\n\n", token)
-	fmt.Fprintf(&b, "Each line below is something that happened in VirtFusion or SkyPANEL, or what serversync made of it.\n\n")
+	line("interface", "%s/openapi.yaml   (the admin's routes take %s)", base, token)
+	line("health", "%s/readyz", base)
+	line("metrics", "%s/metrics", base)
+	line("webhooks", "%s/webhooks/virtfusion   (Authorization: Bearer <base64 of %s>)", base, s.config.webhookTokens[0])
+	fmt.Fprintf(&b, "\nEach line below is something that happened in VirtFusion or SkyPANEL, or what serversync made of it.\n\n")
 	printf(out, "%s", b.String())
 }
 

@@ -26,6 +26,7 @@ import (
 	"serversync/reconciler"
 	"serversync/schemas"
 	"serversync/virtfusion"
+	"serversync/web"
 )
 
 func serveCommand() *cli.Command {
@@ -74,6 +75,9 @@ type service struct {
 	panel     panelClient
 	// migrated is closed when the database is ready for use.
 	migrated chan struct{}
+	// connected is closed when SkyPANEL's settings say how to reach VirtFusion,
+	// where that is yet to be written: by the demo. Nil: nothing is waited for.
+	connected chan struct{}
 	// extra runs beside the service: the demo's world.
 	extra []func(context.Context) error
 }
@@ -146,6 +150,9 @@ func (s *service) setUpAPI() error {
 		return fmt.Errorf("set up the API: %w", err)
 	}
 	s.api.Register(s.http.Echo())
+	if err := web.Register(s.http.Echo(), web.Config{FrameAncestors: s.config.frameAncestors, Quiet: httpserver.OwnLog}); err != nil {
+		return fmt.Errorf("set up the pages: %w", err)
+	}
 	return nil
 }
 
@@ -351,7 +358,16 @@ func (s *service) runs(ctx context.Context, g *errgroup.Group, r *reconciler.Rec
 		s.syncs.runs.Store(runs)
 	}
 	if s.config.has(roleSweep) {
-		g.Go(func() error { return runs.RunSweeps(ctx) })
+		g.Go(func() error {
+			if s.connected != nil {
+				select {
+				case <-s.connected:
+				case <-ctx.Done():
+					return nil
+				}
+			}
+			return runs.RunSweeps(ctx)
+		})
 	}
 }
 

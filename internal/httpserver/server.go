@@ -200,13 +200,19 @@ func (l connLog) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// headKey marks the context of a request that came as HEAD.
+type headKey struct{}
+
+// AskedByHead reports whether a request that its handler sees as GET came as
+// HEAD: what may happen once only, must not happen for it.
+func AskedByHead(r *http.Request) bool { return r.Context().Value(headKey{}) != nil }
+
 // headAsGet answers HEAD wherever GET is answered: net/http drops the body.
 func headAsGet(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodHead {
-			get := *r
-			get.Method = http.MethodGet
-			r = &get
+			r = r.WithContext(context.WithValue(r.Context(), headKey{}, true))
+			r.Method = http.MethodGet
 		}
 		next.ServeHTTP(w, r)
 	})

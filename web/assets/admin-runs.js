@@ -1,0 +1,183 @@
+// Runs: what was looked at and done, and the question when one has to be asked.
+import { call, get, post } from './api.js';
+import { fill, h, say } from './dom.js';
+import { ago, number, plural, took, when } from './format.js';
+import { kinds, phases, runStates } from './words.js';
+import { area, ask, button, counts, effects, failure, figures, link, meter, pages, previewOf, problemsOf, runBadge, runName, section, sentence, serverLink, sums, table, to, userLink } from './admin-parts.js';
+
+const options = (all, label, chosen) => [h('option', { value: '' }, 'All'), ...Object.entries(all).map(([value, x]) => h('option', { value, selected: value === chosen }, label(x)))];
+
+/** runs is the list of them. */
+export function runs(page) {
+	const form = h('form', { class: 'row filters', role: 'search', onchange: () => again(), onsubmit: (event) => { event.preventDefault(); again(); } },
+		h('label', {}, h('span', {}, 'Kind'), h('select', { name: 'kind' }, options(kinds, (k) => k, page.query.get('kind')))),
+		h('label', {}, h('span', {}, 'State'), h('select', { name: 'state' }, options(runStates, (s) => s.label, page.query.get('state')))),
+		h('label', {}, h('span', {}, 'User'), h('input', { name: 'user', inputMode: 'numeric', pattern: '[0-9]*', size: 8, value: page.query.get('user') ?? '', placeholder: 'id' })));
+	const filter = () => Object.fromEntries([...new FormData(form)].filter(([, v]) => v !== ''));
+	const t = table('Runs, newest first', [['Run', 'name'], 'State', 'Began', ['By', 'keep'], ['Servers', 'list'], ['What it says', 'note']], { away: true });
+	const list = pages({
+		element: t.element, body: t.body, label: 'Show older', auto: true,
+		read: async (cursor, signal) => {
+			const answer = await call('GET', 'api/admin/runs', { query: { ...filter(), limit: 30, cursor }, signal });
+			return { items: answer.data, next: answer.headers.get('X-Next-Cursor') };
+		},
+		item: (run) => t.row([
+			[link(runName(run), `runs/${run.id}`), run.userId === null ? null : h('div', { class: 'small' }, 'of ', userLink(run.userId))],
+			runBadge(run), [ago(run.startedAt), h('div', { class: 'small soft' }, run.endedAt ? `took ${took(run.startedAt, run.endedAt)}` : phases[run.phase] ?? run.phase)],
+			run.requestedBy, counts(run), h('span', { class: 'small soft' }, sentence(run.note)),
+		]),
+		empty: h('p', {}, 'No run is like that. ', link('Show all', 'runs')),
+	});
+	function again() {
+		page.keep(filter());
+		list.load();
+	}
+	const fits = (run) => {
+		const f = filter();
+		return (!f.kind || f.kind === run.kind) && (!f.state || f.state === run.state) && (!f.user || f.user === String(run.userId));
+	};
+	page.hear = (m) => {
+		if (m.type !== 'run' && m.type !== 'run_ended') return;
+		if (!fits(m.run)) {
+			if (list.shown.has(m.runId)) list.drop(m.runId);
+		} else list.put(m.run, true);
+	};
+	page.refresh = () => list.load();
+	page.root.append(form, h('div', { class: 'card sheet' }, list.element));
+	list.load();
+}
+
+/** about a run: what became of its servers, when and by whom. A dry run has its preview for the first. */
+const about = (run) => [
+	run.dryRun ? null : figures(['New', number(run.new), 'records made'], ['Changed', number(run.updated)], ['Unchanged', number(run.unchanged), run.settling > 0 ? `${number(run.settling)} still settling` : null],
+		['Failed', number(run.failed), null, run.failed > 0 ? 'bad' : ''], run.held > 0 ? ['Held', number(run.held), 'wait for approval', 'warn'] : null,
+		['Servers', number(run.expected), run.kind === 'sweep' && run.progress.total > 0 ? `VirtFusion counts ${number(run.progress.total)}` : null]),
+	h('p', { class: 'small soft' }, 'Began ', when(run.startedAt), ' (', ago(run.startedAt), ')', run.endedAt ? `, took ${took(run.startedAt, run.endedAt)}` : '', `; asked by ${run.requestedBy}`,
+		run.userId === null ? '; of all users' : ['; of ', userLink(run.userId)], run.progress.calls > 0 ? `; ${plural(run.progress.calls, 'request')} to VirtFusion, at most ${number(run.progress.callsPerSecond)} a second` : '',
+		run.approvedAt ? [`; approved by ${run.approvedBy} `, ago(run.approvedAt)] : '', '; id ', h('code', {}, run.id)),
+	run.replay ? h('p', { class: 'small soft' }, `${plural(run.replay.events, 'event')} published again, `, run.replay.since ? ['stored since ', when(run.replay.since)] : 'of all that the stream holds',
+		run.replay.until ? [' until ', when(run.replay.until)] : '', '. ', run.replay.limits ?? '') : null,
+];
+
+/** run is one of them. */
+export function run(page) {
+	const [id] = page.args;
+	const place = h('div');
+	const status = h('p', { class: 'away', role: 'status' });
+	let progress = null;
+	const moving = h('div');
+	const state = area(null, (r) => [h('p', { class: 'standing' }, runBadge(r), ' ', sentence(r.note)),
+		r.supersededBy ? h('p', { class: 'notice' }, 'A newer run took over what this one found. ', link('Go to that one', `runs/${r.supersededBy}`)) : null, about(r)]);
+	const decision = area(null, (r) => question(r, place, read));
+	const preview = area(null, (r) => (r.preview && r.state !== 'running' ? section(r.dryRun || r.state === 'needs_approval' ? 'What it would do' : 'What it set out to do', previewOf(r.preview)) : null));
+	const wrong = area(null, (r) => (r.problems.length > 0 ? section('Problems', problemsOf(r.problems)) : null));
+	const results = resultsList(id);
+	let known = null;
+
+	function show(now) {
+		page.title(`${runName(now)} ${now.id.slice(0, 6)}`);
+		if (now.state === 'running' || progress) {
+			progress ??= meter(now);
+			if (!progress.element.isConnected) moving.append(progress.element);
+			progress.update(now);
+		}
+		say(status, now.state === 'running' ? '' : known?.state === 'running' ? `The run has ended: ${runStates[now.state]?.label ?? now.state}.` : '');
+		if (known?.state === 'running' && now.state !== 'running') results.refresh();
+		for (const part of [state, decision, preview, wrong]) part.paint(part === state ? now : { ...now, progress: null });
+		if (!known && now.kind === 'bulk') results.element.open = true;
+		known = now;
+	}
+	const problem = h('div');
+	async function read() {
+		try {
+			const now = await get(`api/admin/runs/${id}`, {}, page.signal);
+			fill(problem);
+			show(now);
+		} catch (error) {
+			if (error.name !== 'AbortError') fill(problem, failure(error, read));
+			if (error.status === 404) fill(page.root, problem, h('p', {}, link('All runs', 'runs')));
+		}
+	}
+	page.hear = (m) => { if (m.runId === id && m.run) show(m.run); };
+	page.refresh = read;
+	page.aside.append(link('All runs', 'runs'));
+	page.root.append(h('div', {}, problem, moving, status), section('As it stands', state.element), h('div', { class: 'stack' }, place, decision.element), wrong.element, preview.element, results.element);
+	read();
+}
+
+/** question is what a person has to decide about a run, if anything. */
+function question(r, place, read) {
+	if (r.state === 'needs_approval' && !r.dryRun) {
+		return h('section', { class: 'card stack question' }, h('h2', {}, 'May it?'),
+			r.preview?.asks && r.preview.asks !== r.note ? h('p', {}, sentence(r.preview.asks)) : null, r.preview ? h('p', {}, h('strong', {}, `It would ${effects(r.preview)}: `), sums(r.preview)[0]) : null,
+			h('div', { class: 'row middle' }, h('button', { type: 'button', class: 'first', onclick: () => approve(r, place, read) }, 'Approve …'),
+				h('p', { class: 'small soft' }, 'Not approved, it changes nothing. A later sweep looks again, and asks again.')));
+	}
+	const p = r.preview;
+	if (!r.dryRun || r.state === 'running' || r.state === 'failed' || !p) return null;
+	if (p.create + p.change + p.move + p.end === 0) return h('p', { class: 'notice good' }, 'It would change nothing: the books are in step.');
+	const found = `It would ${effects(p)}.`;
+	const asks = p.asks ? ` Somebody will be asked first: ${p.asks}.` : '';
+	if (r.kind === 'sweep' || r.kind === 'sync') {
+		const [what, path] = r.kind === 'sweep' ? ['sweep now', 'api/admin/servers/sync'] : ['sync now', `api/admin/users/${r.userId}/servers/sync`];
+		return h('section', { class: 'card stack question' }, h('p', {}, h('strong', {}, found), asks), h('p', {}, button(`Do it: ${what}`, place, async () => {
+			const started = await post(path, r.kind === 'sync' ? { wait: 0 } : {});
+			location.hash = to(`runs/${started.id ?? started.runId}`);
+		}, 'first')));
+	}
+	if (r.kind === 'replay') {
+		return h('section', { class: 'card stack question' }, h('p', {}, h('strong', {}, found), asks), h('p', {}, button('Do it: replay', place, async () => {
+			const started = await post(`api/admin/users/${r.userId}/servers/replay`, {}, { since: r.replay?.since ?? null, until: r.replay?.until ?? null });
+			location.hash = to(`runs/${started.id}`);
+		}, 'first')));
+	}
+	return h('p', { class: 'notice' }, found);
+}
+
+function approve(r, place, read) {
+	const p = r.preview;
+	ask({
+		title: 'Approve this run?', yes: 'Approve',
+		body: [p ? [h('p', {}, h('strong', {}, `It will ${effects(p)}.`)), h('ul', { class: 'points' }, sums(p).map((line) => h('li', {}, line)))] : h('p', {}, sentence(r.note)),
+			h('p', { class: 'soft' }, 'It looks at each server once more and does what is right by then.')],
+		run: async () => {
+			try {
+				await post(`api/admin/runs/${r.id}/approve`);
+			} catch (error) {
+				if (error.code !== 'run_not_waiting') throw error;
+				const newer = /\brun ([\w-]+), which is newer/.exec(error.message)?.[1];
+				fill(place, h('div', { class: 'notice warn', role: 'alert' }, h('p', {}, h('strong', {}, 'It was not approved: '), error.message, '.'),
+					newer ? h('p', {}, link('Go to the newer run', `runs/${newer}`)) : h('p', {}, link('Runs that wait for approval', 'runs', { state: 'needs_approval' }))));
+			}
+			read();
+		},
+	});
+}
+
+const outcomes = {
+	new: ['New', 'good'], updated: ['Changed', 'good'], unchanged: ['Unchanged', ''], failed: ['Failed', 'bad'], pending: ['Not yet', 'busy'],
+	create: ['Would be made', 'busy'], change: ['Would change', 'busy'], move: ['Would move', 'busy'], end: ['Would end', 'warn'], none: ['Would stay', ''],
+};
+
+/** resultTable shows what became, or would become, of servers. */
+export function resultTable(caption) {
+	const t = table(caption, [['Server', 'name'], ['Result', 'note']], { away: true });
+	return { ...t, result: (r) => t.row([serverLink(r.id), [h('span', { class: `badge ${outcomes[r.result]?.[1] ?? ''}` }, outcomes[r.result]?.[0] ?? r.result), r.error ? h('div', {}, sentence(r.error.message)) : null]]) };
+}
+
+/** resultsList is read once somebody opens it: a sweep's may be long. */
+function resultsList(id) {
+	const t = resultTable('Each server of the run');
+	const list = pages({
+		element: t.element, body: t.body, empty: h('p', {}, 'The run has to do with no server.'),
+		read: async (cursor, signal) => {
+			const page = await get(`api/admin/runs/${id}/servers`, { cursor }, signal);
+			return { items: page.items, next: page.nextCursor };
+		},
+		item: t.result,
+	});
+	let read = false;
+	const element = h('details', { class: 'card', ontoggle: () => { if (element.open && !read) { read = true; list.load(); } } },
+		h('summary', {}, h('h2', {}, 'Each server')), list.element);
+	return { element, refresh: () => { if (read) list.load(); } };
+}

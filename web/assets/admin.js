@@ -1,0 +1,216 @@
+// The control room: which view is shown, what comes in live, and who looks.
+import { get } from './api.js';
+import { fill, h, say } from './dom.js';
+import { keepTrue } from './format.js';
+import { Live } from './live.js';
+import { failure, refusals, soon } from './admin-parts.js';
+import { attention } from './admin-attention.js';
+import { letters } from './admin-letters.js';
+import { overview } from './admin-overview.js';
+import { run, runs } from './admin-runs.js';
+import { server } from './admin-server.js';
+import { servers } from './admin-servers.js';
+import { user } from './admin-users.js';
+
+const byId = (id) => document.getElementById(id);
+
+/** The views: a path, its title, and what shows it. Groups of the path are its parameters. */
+const views = [
+	[/^$/, 'Overview', overview],
+	[/^attention$/, 'Attention', attention],
+	[/^servers$/, 'Servers', servers],
+	[/^servers\/([\w-]+)$/, 'Server', server],
+	[/^runs$/, 'Runs', runs],
+	[/^runs\/([\w-]+)$/, 'Run', run],
+	[/^dead-letters$/, 'Dead letters', letters],
+	[/^users\/(\d+)$/, 'User', user],
+];
+
+/**
+ * The page that is shown. A view sets what it wants to hear: `hear(message)`
+ * live, `stands(overview)` how everything stands, `refresh()` after the
+ * connection was away. `signal` ends with the page.
+ */
+let page = null;
+let standing = null; // the newest overview
+let failed = null; // why there is none
+
+function navigate() {
+	const [path, query] = location.hash.replace(/^#\/?/, '').split('?', 2);
+	const found = views.find(([pattern]) => pattern.test(path));
+	page?.ending.abort();
+	for (const dialog of document.querySelectorAll('dialog')) dialog.close();
+	const ending = new AbortController();
+	const heading = h('h1', { tabIndex: -1 });
+	const root = h('div', { class: 'stack' });
+	page = {
+		ending, signal: ending.signal, root, query: new URLSearchParams(query ?? ''), args: found ? found[0].exec(path).slice(1) : [],
+		aside: h('div', { class: 'row middle' }), // beside the title
+		stand,
+		title(text) {
+			say(heading, text);
+			document.title = `${text} – Control room`;
+		},
+		/** keep puts a query into the address, without another entry in the browser's history. */
+		keep(values) {
+			const q = new URLSearchParams(values);
+			history.replaceState(null, '', `#/${path}${q.size > 0 ? `?${q}` : ''}`);
+		},
+	};
+	page.title(found?.[1] ?? 'No such page');
+	fill(byId('view'), h('div', { class: 'title' }, heading, page.aside), root);
+	for (const a of byId('nav').children) {
+		const own = a.getAttribute('href').slice(2);
+		if (own === path.split('/')[0]) a.setAttribute('aria-current', own === path ? 'page' : 'true');
+		else a.removeAttribute('aria-current');
+	}
+	if (found) found[2](page);
+	else root.append(h('p', {}, 'There is nothing at this address. ', h('a', { href: '#/' }, 'Go to the overview'), '.'));
+	if (standing) page.stands?.(standing);
+	else if (failed) page.fails?.(failed);
+	return heading;
+}
+
+// --- how everything stands ---
+
+const count = (name, n, what) => {
+	const badge = byId('nav').querySelector(`[data-count="${name}"]`);
+	badge.hidden = !(n > 0);
+	fill(badge, n > 999 ? '999+' : n, h('span', { class: 'away' }, ` ${what}`));
+};
+
+async function stand() {
+	try {
+		standing = await get('api/admin/overview');
+	} catch (error) {
+		if (error.signedOut || error.code === 'forbidden') refused(error);
+		else {
+			failed = error;
+			page?.fails?.(error);
+		}
+		return;
+	}
+	const { coverage: c, revenue } = standing;
+	const off = revenue.leakingMonthly.reasons.reduce((n, r) => n + r.servers, 0);
+	count('attention', c.conflict + c.unlinked + off, 'servers');
+	count('runs', standing.waiting.length, 'wait for approval');
+	count('letters', standing.deadLetters, 'events');
+	page?.stands?.(standing);
+}
+
+const standSoon = soon(1500, stand);
+
+// --- live ---
+
+function watch() {
+	const live = new Live('api/admin/live');
+	let before = false;
+	live.addEventListener('state', ({ detail }) => {
+		say(byId('live'), { open: 'Live', connecting: before ? 'Reconnecting …' : '', waiting: 'Reconnecting …' }[detail] ?? '');
+		byId('live').className = detail === 'open' ? 'dot good' : detail === 'waiting' ? 'dot warn' : '';
+		if (detail === 'open' && before) { // what happened in between
+			page?.refresh?.();
+			stand();
+		}
+		if (detail === 'open') before = true;
+		if (detail === 'refused') stand(); // which says how to sign in
+	});
+	live.addEventListener('message', ({ detail }) => {
+		page?.hear?.(detail);
+		if (detail.type === 'server' || detail.type === 'run_ended') standSoon();
+	});
+	return live;
+}
+
+// --- who looks ---
+
+let who = null;
+let live = null;
+
+async function refused(error) {
+	if (!byId('refused').hidden) return;
+	byId('refused').hidden = false;
+	byId('view').hidden = true; // what was typed there stays
+	byId('nav').hidden = true;
+	live.close();
+	await greet();
+	fill(byId('refused'), error.signedOut ? signedOut() : noAdmin());
+	byId('refused').querySelector('h1').focus();
+}
+
+async function again() {
+	const place = byId('refused').querySelector('.answer');
+	try {
+		standing = await get('api/admin/overview');
+	} catch (error) {
+		if (error.signedOut) fill(place, h('p', { class: 'notice warn', role: 'alert' }, 'Nobody is signed in here yet.'));
+		else if (error.code === 'forbidden') fill(place, h('p', { class: 'notice warn', role: 'alert' }, 'Who is signed in is still no administrator.'));
+		else fill(place, failure(error));
+		return;
+	}
+	byId('refused').hidden = true;
+	byId('view').hidden = false;
+	byId('nav').hidden = false;
+	greet();
+	if (!page) return begin();
+	live.open();
+	stand();
+	page.refresh?.();
+}
+
+function begin() {
+	navigate();
+	live.open();
+}
+
+const retry = () => [h('div', { class: 'answer' }), h('p', {}, h('button', { type: 'button', class: 'first', onclick: again }, 'I am signed in now'))];
+
+function signedOut() {
+	return h('section', { class: 'card signin stack' },
+		h('h1', { tabIndex: -1 }, 'Sign in to the control room'),
+		h('p', {}, 'Sign in to SkyPANEL as an administrator in this browser, then come back here: this page knows you by that.'),
+		retry(),
+		h('details', {}, h('summary', {}, 'For operators'), h('ul', { class: 'points small soft' },
+			h('li', {}, 'The page takes SkyPANEL’s session cookie, so SESSION_SECRET must be SkyPANEL’s own.'),
+			h('li', {}, 'Both must be reached under one host name. Pages of other origins that call the API are listed in PUBLIC_ORIGINS.'),
+			h('li', {}, 'Scripts use ADMIN_TOKEN (“Authorization: Bearer …”) in place of a cookie; the command line does so by itself.'),
+			h('li', {}, 'A demo prints links to sign in with.'))));
+}
+
+function noAdmin() {
+	return h('section', { class: 'card signin stack' },
+		h('h1', { tabIndex: -1 }, 'This is for administrators'),
+		h('p', {}, who ? ['You are signed in as ', h('strong', {}, who.name), ', who is no administrator.'] : 'Who is signed in here is no administrator.',
+			' Sign in to SkyPANEL as one, or have your role there changed to admin.'),
+		retry(),
+		h('p', {}, h('a', { href: './' }, 'Your own servers')));
+}
+
+async function greet() {
+	try {
+		who = await get('api/user/me');
+		byId('who').textContent = who.name;
+	} catch {
+		who = null;
+		byId('who').textContent = '';
+	}
+}
+
+// --- start ---
+
+refusals.addEventListener('refused', ({ detail }) => refused(detail));
+addEventListener('hashchange', () => {
+	if (!page) return;
+	navigate().focus({ preventScroll: true });
+	scrollTo(0, 0);
+});
+byId('skip').addEventListener('click', (event) => { // the hash is the view's
+	event.preventDefault();
+	byId('view').querySelector('h1')?.focus();
+});
+keepTrue(document);
+greet();
+live = watch();
+// Nothing else is asked for until it is known who looks.
+stand().then(() => { if (byId('refused').hidden) begin(); });
+setInterval(() => { if (document.visibilityState === 'visible' && byId('refused').hidden) stand(); }, 15_000);
