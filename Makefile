@@ -37,7 +37,7 @@ build: ## Build bin/serversync
 ##@ Check
 
 .PHONY: test
-test: need-postgresql need-c-compiler vet ## Run all tests under the race detector, in random order
+test: need-postgresql need-c-compiler need-chromium need-axe vet ## Run all tests under the race detector, in random order
 	@scripts/go-test.sh -vet=off -shuffle=on -timeout=$(TEST_TIMEOUT) $(TESTFLAGS) $(PKG)
 
 .PHONY: vet
@@ -52,7 +52,7 @@ lint: tidy-check ## Check modules, formatting, code, import rules and shell scri
 	scripts/check-shell.sh
 
 .PHONY: cover
-cover: need-postgresql ## Measure test coverage over all packages; HTML in cover/index.html
+cover: need-postgresql need-chromium need-axe ## Measure test coverage over all packages; HTML in cover/index.html
 	@mkdir -p cover
 	go test -vet=off -timeout=$(TEST_TIMEOUT) -coverpkg=./... -coverprofile=cover/profile.out $(TESTFLAGS) ./...
 	@go tool cover -html=cover/profile.out -o cover/index.html
@@ -87,6 +87,10 @@ tidy-check:
 	go mod tidy -diff
 	scripts/tidy-tools.sh -diff
 
+.PHONY: screens
+screens: need-postgresql need-chromium need-axe ## Write screenshots of the pages to docs/screens
+	SCREENS='$(CURDIR)/docs/screens' go test -vet=off -timeout=$(TEST_TIMEOUT) -run='^TestScreens' -count=1 $(TESTFLAGS) ./cmd/serversync
+
 .PHONY: clean
 clean: ## Remove what was built (data/ stays)
 	rm -rf bin cover
@@ -106,3 +110,11 @@ need-postgresql:
 .PHONY: need-c-compiler
 need-c-compiler:
 	@scripts/install-c-compiler.sh
+
+.PHONY: need-chromium
+need-chromium:
+	@scripts/install-chromium.sh
+
+.PHONY: need-axe
+need-axe:
+	@scripts/install-axe.sh

@@ -25,7 +25,10 @@ import (
 	"serversync/virtfusion/virtfusionsim"
 )
 
-func TestMain(m *testing.M) { dbtest.Main(m) }
+func TestMain(m *testing.M) {
+	dbtest.Main(m)
+	browser.stop()
+}
 
 // logBuffer collects a log that several goroutines write.
 type logBuffer struct {
