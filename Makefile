@@ -12,7 +12,7 @@ ARGS ?=
 # For `make test`: what to test, more flags of `go test`, and how long one package may take.
 PKG ?= ./...
 TESTFLAGS ?=
-TEST_TIMEOUT ?= 5m
+TEST_TIMEOUT ?= 10m
 # For `make bench` and `make fuzz`: which, and for how long each.
 BENCH ?= .
 BENCHTIME ?= 1s

@@ -4,6 +4,9 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
 	"strconv"
 	"strings"
 	"testing"
@@ -291,7 +294,7 @@ func TestPagesElementOnAForeignPage(t *testing.T) {
 			panel := httptest.NewUnstartedServer(nil)
 			origin := "http://" + panel.Listener.Addr().String()
 			w := newPagesWorld(t, pagesOptions{origins: []api.Origin{api.Origin(origin)}})
-			panel.Config.Handler = foreign(w.base, script)
+			panel.Config.Handler = foreign(t, w.base, script)
 			panel.Start()
 			t.Cleanup(panel.Close)
 			p := w.signedIn(t, customerUser)
@@ -301,7 +304,7 @@ func TestPagesElementOnAForeignPage(t *testing.T) {
 			p.click("button.first")
 			p.waitText("dialog .notice.good", "1 server")
 			p.waitText("dialog .found", server.Name+" External")
-			p.waitText("#heard", "serversync:ended succeeded")
+			p.waitText("#last", "serversync:ended succeeded")
 			p.click("dialog footer .first")
 			p.waitText(".tile", "All servers in step")
 			p.axe()
@@ -310,7 +313,7 @@ func TestPagesElementOnAForeignPage(t *testing.T) {
 	t.Run("of an origin that is not listed", func(t *testing.T) {
 		t.Parallel()
 		w := newPagesWorld(t, pagesOptions{})
-		panel := httptest.NewServer(foreign(w.base, ` type="module"`))
+		panel := httptest.NewServer(foreign(t, w.base, ` type="module"`))
 		t.Cleanup(panel.Close)
 		p := w.signedIn(t, customerUser)
 		p.expectErrors("CORS", "net::ERR_FAILED", "WebSocket", "403")
@@ -321,12 +324,21 @@ func TestPagesElementOnAForeignPage(t *testing.T) {
 	})
 }
 
-// foreign is somebody's page with the element.
-func foreign(service, script string) http.Handler {
-	body := fmt.Sprintf(`<!doctype html><html lang="en"><meta charset="utf-8"><title>A panel</title>
-<link rel="stylesheet" href="style.css"><link rel="icon" href="data:,">
-<main><h1>A panel</h1><server-sync mode="status"></server-sync><p id="heard">nothing heard</p><server-sync></server-sync></main>
-<script src="page.js"></script><script%s src="%s/server-sync.js"></script></html>`, script, service)
+// foreign is somebody's page with the element: the one of the README, with a
+// policy, and with what makes it known.
+func foreign(t *testing.T, service, script string) http.Handler {
+	t.Helper()
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, begins := strings.Cut(string(readme), "```html\n")
+	body, _, ends := strings.Cut(rest, "```")
+	if !begins || !ends || !strings.Contains(body, `type="module" src="https://serversync.example.com`) {
+		t.Fatal("the README has no page with the element")
+	}
+	body = strings.NewReplacer(` type="module"`, script, "https://serversync.example.com", service,
+		"<h1>", `<link rel="stylesheet" href="style.css"><link rel="icon" href="data:,"><main><h1>`).Replace(body)
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
@@ -338,11 +350,41 @@ func foreign(service, script string) http.Handler {
 		w.Header().Set("Content-Type", "text/css")
 		fmt.Fprint(w, `h2, ul, button, dialog, .tile, .notice { display: none !important }`)
 	})
-	mux.HandleFunc("GET /page.js", func(w http.ResponseWriter, _ *http.Request) {
+	mux.HandleFunc("GET /dashboard.js", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/javascript")
-		fmt.Fprint(w, `document.addEventListener('serversync:ended', (e) => { document.getElementById('heard').textContent = e.type + ' ' + e.detail.state; });`)
+		fmt.Fprint(w, `document.addEventListener('serversync:ended', (e) => { document.getElementById('last').textContent = e.type + ' ' + e.detail.state; });`)
 	})
 	return mux
+}
+
+// Behind a proxy that takes a path away everything works as without.
+func TestPagesUnderAPath(t *testing.T) {
+	t.Parallel()
+	w := newPagesWorld(t, pagesOptions{})
+	service, err := url.Parse(w.base)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := httptest.NewServer(http.StripPrefix("/sync", &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+		r.SetURL(service)
+		r.Out.Host = r.In.Host
+	}}))
+	t.Cleanup(proxy.Close)
+	server := w.createSilently(customerID, smallPlan, "under-a-path")
+	p := w.signedIn(t, customerUser)
+	p.open(proxy.URL + "/sync/")
+	p.waitText("#live", "Live")
+	p.click(byRole("button", "Sync servers"))
+	p.waitText("dialog .notice.good", "1 server")
+	p.click("dialog footer .first")
+	p.waitText(row(server), "External")
+	admin := w.signedIn(t, adminUser)
+	admin.open(proxy.URL + "/sync/admin")
+	admin.waitText("#live", "Live")
+	admin.click(byRole("link", "Servers"))
+	admin.waitText("#view", "under-a-path")
+	admin.click(byRole("link", "Customer’s page"))
+	admin.waitText("#standing", "0 servers")
 }
 
 // Ten thousand servers come page by page, and are found among each other.

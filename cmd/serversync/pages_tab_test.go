@@ -409,8 +409,8 @@ func (p *tab) dark()          { p.Helper(); p.emulate("prefers-color-scheme", "d
 func (p *tab) reducedMotion() { p.Helper(); p.emulate("prefers-reduced-motion", "reduce") }
 
 // screenshot sets the size of the window and, where SCREENS names a directory,
-// writes a picture of the whole page there, at least as high as the window.
-// It returns the picture, a PNG.
+// writes a picture of the page there, of at most two windows' height, or of the
+// window with a dialog. It returns the picture, a PNG.
 func (p *tab) screenshot(name string, width, height int64) []byte {
 	p.Helper()
 	p.setViewport(width, height)
@@ -438,6 +438,11 @@ func (p *tab) capture() ([]byte, error) {
 		return nil, err
 	}
 	whole := sizes.CSSContentSize
+	windows := 2
+	if p.count("dialog") > 0 { // it is in the first one
+		windows = 1
+	}
+	whole.Height = min(whole.Height, float64(windows)*sizes.CSSVisualViewport.ClientHeight)
 	answer, err := command(p, cdppage.CaptureScreenshot, cdppage.CaptureScreenshotParams{
 		CaptureBeyondViewport: new(true),
 		Clip:                  &cdppage.Viewport{Width: whole.Width, Height: whole.Height, Scale: 1},

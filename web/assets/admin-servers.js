@@ -138,15 +138,18 @@ function addresses({ ipAddresses: all = [] }) {
 	return all.length > 2 ? [some, h('div', { class: 'small soft', title: all.slice(2).join(', ') }, `and ${all.length - 2} more`)] : some;
 }
 
-/** live renews the rows that are shown and changed, however many, in one request. */
+/** live renews the rows that changed, however many, in one request, and adds what was found since. */
 function live(filter, list) {
 	const changed = new Set();
+	const began = new Date().toISOString();
 	const read = soon(700, async () => {
 		const ids = [...changed].slice(0, 200);
 		for (const id of ids) changed.delete(id);
 		try {
 			const found = await get('api/admin/servers', { status: 'all', ...filter(), id: ids.join(','), limit: 200 });
-			for (const s of found.items) list.put(s).classList.add('changed');
+			for (const s of found.items) {
+				if (list.shown.has(s.id) || s.firstSeenAt > began) list.put(s, true).classList.add('changed');
+			}
 			const still = new Set(found.items.map((s) => s.id));
 			for (const id of ids) if (!still.has(id)) list.shown.get(id)?.classList.add('left'); // it matches no more
 		} catch (error) {
@@ -154,7 +157,7 @@ function live(filter, list) {
 		}
 	});
 	return (m) => {
-		if (m.type !== 'server' || !list.shown.has(m.server.id)) return;
+		if (m.type !== 'server') return;
 		changed.add(m.server.id);
 		read();
 	};

@@ -14,9 +14,9 @@ const sync = byId('sync');
 
 /**
  * What is shown: by id, each server as it was read last and its element; where
- * the next page begins; and the request under way.
+ * the next page begins; when the newest was found; and the request under way.
  */
-const shown = { items: new Map(), next: null, request: null };
+const shown = { items: new Map(), next: null, newest: '', request: null };
 
 // --- one server ---
 
@@ -93,6 +93,7 @@ function show(server, { first = false } = {}) {
 	else if (first) list.prepend(element);
 	else list.append(element);
 	shown.items.set(server.id, { text, element });
+	if (server.firstSeenAt > shown.newest) shown.newest = server.firstSeenAt;
 }
 
 function drop(id) {
@@ -132,6 +133,7 @@ async function load(first) {
 		const page = await get('api/user/servers', { ...filters(), limit: first ? pageSize : 2 * pageSize, cursor: first ? null : shown.next }, request.signal);
 		if (first) {
 			shown.items.clear();
+			shown.newest = '';
 			list.replaceChildren();
 		}
 		for (const server of page.items) show(server);
@@ -179,8 +181,9 @@ const refresh = later(400, async () => {
 		const found = new Map(page.items.map((server) => [server.id, server]));
 		for (const id of ids) {
 			const server = found.get(id);
-			if (server) show(server, { first: true });
-			else drop(id);
+			if (!server) drop(id);
+			else if (shown.items.has(id) || shown.next === null || server.firstSeenAt > shown.newest) show(server, { first: true });
+			// else it is on a page that was not asked for yet
 		}
 		recount();
 		standing();

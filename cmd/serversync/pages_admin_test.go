@@ -1,0 +1,192 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// The coverage adds up to the servers that VirtFusion has, in the picture's
+// legend too, and every alarm leads somewhere.
+func TestPagesOverviewAddsUp(t *testing.T) {
+	t.Parallel()
+	w := newPagesWorld(t, pagesOptions{})
+	w.createLoudly(customerID, smallPlan, "billed")
+	w.createLoudly(customerID, unpricedPlan, "unpriced")
+	w.createLoudly(12, smallPlan, "nobody's") // VirtFusion's user 12 is nobody in SkyPANEL
+	w.until("0", `SELECT count(*) FROM serversync.servers WHERE status = 'settling'`)
+	w.until("3", `SELECT count(*) FROM serversync.servers`)
+	p := w.signedIn(t, adminUser)
+	p.open("/admin")
+	p.waitText("#view", "External, billed 1")
+	p.waitText("#view", "All servers = 3")
+	p.waitText("#view", "1 server runs without a price.")
+	p.waitText("#view", "1 server belongs to nobody in SkyPANEL.")
+	p.axe()
+	p.click(byRole("link", "Package by package"))
+	p.waitText("#view", "Package 7 has no price in SkyPANEL (1 server)")
+	p.waitText("#view", "VirtFusion user 12 owns 1 server")
+	p.axe()
+
+	// What happens is seen at once.
+	p.open("/admin#/servers")
+	p.waitText("#live", "Live")
+	p.waitText("#view", "billed")
+	live := w.createLoudly(customerID, smallPlan, "just-now")
+	p.waitText("#view", "just-now")
+	p.axe()
+	p.click(byRole("link", "just-now"))
+	p.waitText("#view", "Made outside SkyPANEL, billed 5.00 a month")
+	p.waitText("#view", fmt.Sprintf("Server %d", live.ID))
+	p.axe()
+}
+
+// A sweep that would change too much waits, says what it would cost, and does it
+// once it is approved.
+func TestPagesApproveASweep(t *testing.T) {
+	t.Parallel()
+	w := newPagesWorld(t, pagesOptions{maxChanges: "3"})
+	for i := range 12 {
+		w.createSilently(customerID, smallPlan, fmt.Sprintf("unseen-%d", i))
+	}
+	p := w.signedIn(t, adminUser)
+	p.open("/admin")
+	p.click(byRole("button", "Dry run"))
+	p.waitText("#view", "It would make 12 billing records")
+	p.click(byRole("link", "Overview"))
+	p.click(byRole("button", "Sweep now"))
+	p.waitText("#view", "May it?")
+	p.waitText("#view", "12 billing records")
+	p.axe()
+	w.until("0", `SELECT count(*) FROM public.virtfusion_hourly_billing`)
+	p.click(byRole("button", "Approve …"))
+	p.waitText("dialog", "It will make 12 billing records.")
+	p.waitText("dialog", "$87.60") // 12 at one cent an hour
+	p.axe()
+	p.click(byRole("button", "Not now"))
+	w.until("needs_approval", `SELECT state FROM serversync.runs WHERE kind = 'sweep' AND NOT dry_run`)
+	p.click(byRole("button", "Approve …"))
+	p.click(byRole("button", "Approve"))
+	p.waitText("#view", "Succeeded")
+	w.until("12", `SELECT count(*) FROM public.virtfusion_hourly_billing WHERE billing_enabled`)
+	w.until("user 1 (session)", `SELECT approved_by FROM serversync.runs WHERE kind = 'sweep' AND NOT dry_run`)
+}
+
+// A bulk action is previewed first, and done to what was previewed.
+func TestPagesBulkActions(t *testing.T) {
+	t.Parallel()
+	w := newPagesWorld(t, pagesOptions{})
+	one := w.createLoudly(customerID, smallPlan, "one")
+	two := w.createLoudly(customerID, smallPlan, "two")
+	w.until("2", `SELECT count(*) FROM serversync.servers WHERE status = 'external'`)
+	p := w.signedIn(t, adminUser)
+	p.open("/admin#/servers")
+	p.waitText("#view", "two")
+	p.click(byRole("checkbox", fmt.Sprintf("Choose server %d", one.ID)))
+	p.choose(byRole("combobox", "Action"), "Do not bill it")
+	p.fill(byRole("textbox", "Reason"), "a friend of the house")
+	if n := p.count("#view button.first:enabled"); n != 0 {
+		t.Error("it can be applied without a preview")
+	}
+	p.click(byRole("button", "Preview"))
+	p.waitText("#view", "“Do not bill it” for 1 server would end 1 record.")
+	w.until("on", `SELECT billing FROM serversync.servers WHERE virtfusion_id = $1`, one.ID)
+	p.axe()
+	p.click(byRole("button", "Apply to 1 server"))
+	p.waitText("#view", "Done for 1 server")
+	w.until("operator", `SELECT billing_reason FROM serversync.servers WHERE virtfusion_id = $1`, one.ID)
+	w.until("on", `SELECT billing FROM serversync.servers WHERE virtfusion_id = $1`, two.ID)
+	p.open(fmt.Sprintf("/admin#/servers/%d", one.ID))
+	p.waitText("#view", "a friend of the house")
+}
+
+// Dead letters are tried again, or given up after a question.
+func TestPagesDeadLetters(t *testing.T) {
+	t.Parallel()
+	w := newPagesWorld(t, pagesOptions{})
+	buried := w.createSilently(customerID, smallPlan, "buried")
+	w.bury(&buried, "the database refused it <b>so</b>")
+	p := w.signedIn(t, adminUser)
+	p.open("/admin")
+	p.waitText("#view", "1 event could not be reconciled")
+	p.open("/admin#/dead-letters")
+	p.waitText("#view", "the database refused it <b>so</b>")
+	p.axe()
+	p.click(byRole("button", "Requeue*"))
+	w.until("1", `SELECT count(*) FROM public.virtfusion_hourly_billing WHERE virtfusion_server_id = $1`, buried.ID)
+	w.await("no dead letter", func() bool { return w.deadLetters() == 0 })
+	other := w.createSilently(customerID, smallPlan, "given-up")
+	w.bury(&other, "nobody knows")
+	p.reload()
+	p.click(byRole("button", "Discard*"))
+	p.waitText("dialog", "Give this event up?")
+	p.axe()
+	p.click(within("dialog", byRole("button", "Discard*")))
+	w.await("no dead letter", func() bool { return w.deadLetters() == 0 })
+	w.until("0", `SELECT count(*) FROM public.virtfusion_hourly_billing WHERE virtfusion_server_id = $1`, other.ID)
+}
+
+// A replay is previewed before it is done.
+func TestPagesReplayAUser(t *testing.T) {
+	t.Parallel()
+	w := newPagesWorld(t, pagesOptions{})
+	server := w.createLoudly(customerID, smallPlan, "replayed")
+	w.until("1", `SELECT count(*) FROM public.virtfusion_hourly_billing`)
+	w.exec(`UPDATE public.virtfusion_hourly_billing SET monthly_price = 1`)
+	p := w.signedIn(t, adminUser)
+	p.open(fmt.Sprintf("/admin#/users/%d", customerUser))
+	p.waitText("#view h1", strconv.Itoa(customerUser))
+	p.axe()
+	p.click(byRole("button", "Preview replay"))
+	w.until("1", `SELECT count(*) FROM serversync.runs WHERE kind = 'replay' AND dry_run`)
+	p.waitText("#view", "The price changed from 1.00 to 5.00 a month.")
+	w.until("1", `SELECT monthly_price::int FROM public.virtfusion_hourly_billing`)
+	p.click(byRole("button", "Replay"))
+	w.until("1", `SELECT count(*) FROM serversync.runs WHERE kind = 'replay' AND NOT dry_run AND state = 'succeeded'`)
+	w.until("5", `SELECT monthly_price::int FROM public.virtfusion_hourly_billing WHERE virtfusion_server_id = $1`, server.ID)
+}
+
+// Without anything to see, every view says so, and can be walked by keyboard.
+func TestPagesAdminViewsWithoutAnything(t *testing.T) {
+	t.Parallel()
+	w := newPagesWorld(t, pagesOptions{})
+	p := w.signedIn(t, adminUser)
+	p.open("/admin")
+	for view, says := range map[string]string{"": "There has been no sweep yet", "attention": "No server is in doubt.", "servers": "No server", "runs": "No run", "dead-letters": "No dead letter"} {
+		p.eval(fmt.Sprintf(`void (location.hash = '#/%s')`, view), nil)
+		p.waitText("#view", says)
+		p.axe()
+		p.setViewport(390, 844)
+		var wide float64
+		p.eval(`document.documentElement.scrollWidth - innerWidth`, &wide)
+		if wide > 0 {
+			t.Errorf("#/%s is %.0f pixels wider than a phone", view, wide)
+		}
+		p.setViewport(1280, 800)
+	}
+	p.open("/admin")
+	p.waitCount("#view h1", 1)
+	reach(p, `link "Runs"`)
+	p.press("Enter")
+	p.waitText("#view h1", "Runs")
+	if got := p.focused(); !strings.HasPrefix(got, `heading "Runs`) {
+		t.Errorf("in the new view the focus is at %s", got)
+	}
+}
+
+// While a sweep runs, its page moves.
+func TestPagesFollowASweep(t *testing.T) {
+	t.Parallel()
+	w := newPagesWorld(t, pagesOptions{settle: time.Hour})
+	for i := range 30 {
+		w.createSilently(customerID, smallPlan, fmt.Sprintf("swept-%d", i))
+	}
+	p := w.signedIn(t, adminUser)
+	p.open("/admin")
+	p.click(byRole("button", "Sweep now"))
+	p.waitFor(`location.hash.startsWith('#/runs/')`)
+	p.waitText("#view", "Succeeded")
+	p.waitText("#view", "Servers 30")
+}
