@@ -3,100 +3,78 @@ package events
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
+	"maps"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/synadia-io/orbit.go/jetstreamext"
-	"golang.org/x/sync/errgroup"
 )
 
 const (
-	// batchLimit is the most events of one atomic batch; the server takes up to
-	// 1,000.
-	batchLimit = 256
 	// batchLeast is from how many events on a batch is faster than they are one
 	// by one: it costs six flushes of the disk whatever its size.
 	batchLeast = 16
 )
 
 // PublishAll seals events, puts them on the stream and returns when all of them
-// are on disk. Many are written together as atomic batches. Where a batch is
-// refused its events are published one by one: one of them may be there
-// already, which sinks a batch, or the broker may not know batches.
+// are on disk. They are committed in groups, together with what others publish.
 //
 // An error wraps [ErrNotDurable], or says why an event can never be published.
 // Some of the events may then be stored; publishing them again is harmless.
 func (p *Publisher) PublishAll(ctx context.Context, events []*Event) error {
-	for len(events) > 0 {
-		n := min(len(events), batchLimit)
-		if err := p.publishTogether(ctx, events[:n]); err != nil {
-			return err
-		}
-		events = events[n:]
-	}
-	return nil
-}
-
-func (p *Publisher) publishTogether(ctx context.Context, events []*Event) error {
-	if len(events) >= batchLeast {
-		err := p.publishBatch(ctx, events)
-		if err == nil || ctx.Err() != nil {
-			return err
-		}
-		if !errors.Is(err, ErrNotDurable) {
-			return err // an event that can never be published
-		}
-	}
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(groupLimit)
-	for _, e := range events {
-		g.Go(func() error {
-			_, err := p.Publish(ctx, e)
-			return err
-		})
-	}
-	return g.Wait()
-}
-
-// publishBatch is one atomic batch: all of it is stored, or nothing.
-func (p *Publisher) publishBatch(ctx context.Context, events []*Event) error {
-	select {
-	case <-p.stopped:
-		return fmt.Errorf("publish %d events: %w: %w", len(events), ErrNotDurable, errShuttingDown)
-	default:
-	}
-	messages := make([]*nats.Msg, len(events))
+	requests := make([]*request, len(events))
 	for i, e := range events {
 		var err error
-		if messages[i], err = message(e); err != nil {
+		if requests[i], err = newRequest(e); err != nil {
 			return err
 		}
 	}
-	if !p.js.Conn().IsConnected() {
-		return fmt.Errorf("publish %d events: %w: %w", len(events), ErrNotDurable, nats.ErrDisconnected)
-	}
-	batch, err := jetstreamext.NewBatchPublisher(p.js)
-	if err != nil {
-		return fmt.Errorf("publish %d events: %w: %w", len(events), ErrNotDurable, err)
-	}
-	last := len(messages) - 1
-	for _, m := range messages[:last] {
-		if err := batch.AddMsg(m, jetstreamext.WithBatchExpectStream(StreamName)); err != nil {
-			return fmt.Errorf("publish %d events: %w: %w", len(events), ErrNotDurable, err)
+	for i, r := range requests {
+		if err := p.enqueue(ctx, r); err != nil {
+			return fmt.Errorf("publish %d events: %w: %w", len(events)-i, ErrNotDurable, err)
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, ackTimeout)
-	defer cancel()
-	ack, err := batch.CommitMsg(ctx, messages[last], jetstreamext.WithBatchExpectStream(StreamName))
-	if err == nil && ack.BatchSize != uint64(len(messages)) {
-		err = fmt.Errorf("the broker stored %d of them", ack.BatchSize)
-	}
-	if err != nil {
-		return fmt.Errorf("publish %d events: %w: %w", len(events), ErrNotDurable, err)
+	for i, r := range requests {
+		if res := p.await(ctx, r); res.err != nil {
+			return fmt.Errorf("publish event %s of server %d: %w: %w", events[i].ID, events[i].Server.ID, ErrNotDurable, res.err)
+		}
 	}
 	return nil
+}
+
+// publishAtomically writes a group as one atomic batch: all of it is stored, or
+// nothing. False: it was refused, and each event has to be tried by itself: one
+// of them may be there already, which sinks a batch, or the broker may not know
+// batches.
+func (p *Publisher) publishAtomically(group []*request) bool {
+	batch, err := jetstreamext.NewBatchPublisher(p.js)
+	if err != nil {
+		return false
+	}
+	last := len(group) - 1
+	for _, r := range group[:last] {
+		if err := batch.AddMsg(copyOf(r.msg), jetstreamext.WithBatchExpectStream(StreamName)); err != nil {
+			return false
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), ackTimeout)
+	defer cancel()
+	ack, err := batch.CommitMsg(ctx, copyOf(group[last].msg), jetstreamext.WithBatchExpectStream(StreamName))
+	if err != nil || ack.BatchSize != uint64(len(group)) {
+		return false
+	}
+	for i, r := range group {
+		r.state = result{ack: Ack{Sequence: ack.Sequence - uint64(last-i)}}
+	}
+	return true
+}
+
+// copyOf keeps a message free of the headers by which a batch is told.
+func copyOf(m *nats.Msg) *nats.Msg {
+	c := nats.NewMsg(m.Subject)
+	c.Data, c.Header = m.Data, maps.Clone(m.Header)
+	return c
 }
 
 // message seals an event and encodes it for the stream.

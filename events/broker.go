@@ -18,7 +18,17 @@ import (
 type Broker struct {
 	server *server.Server
 	lock   *flock.Flock
+	store  *storeSync // nil: every write is synced by itself
 }
+
+// BrokerOption changes how a broker is started.
+type BrokerOption func(*brokerOptions)
+
+type brokerOptions struct{ syncEachWrite bool }
+
+// SyncEachWrite has the broker sync every write before it acknowledges it, as it
+// does by itself where [Broker.Sync] is not to be had.
+func SyncEachWrite() BrokerOption { return func(o *brokerOptions) { o.syncEachWrite = true } }
 
 // readyTimeout bounds the recovery of the store at start.
 const readyTimeout = 60 * time.Second
@@ -28,10 +38,17 @@ const readyTimeout = 60 * time.Second
 var ErrStoreInUse = errors.New("the embedded event store is in use")
 
 // StartBroker starts an embedded broker on a store directory, which is made
-// (mode 0700) when missing. Every write is synced to disk before it is
-// acknowledged. Only one process may open a store: a second one gets
-// [ErrStoreInUse].
-func StartBroker(dir string, log zerolog.Logger) (*Broker, error) {
+// (mode 0700) when missing. Only one process may open a store: a second one
+// gets [ErrStoreInUse].
+//
+// What the broker acknowledges has been written, but is on disk only after
+// [Broker.Sync]: give that to [NewPublisher] and [NewDeadLetters]. Where Sync is
+// nil every write is synced before it is acknowledged.
+func StartBroker(dir string, log zerolog.Logger, opts ...BrokerOption) (*Broker, error) {
+	var o brokerOptions
+	for _, set := range opts {
+		set(&o)
+	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the event store's directory: %w", err)
 	}
@@ -44,10 +61,28 @@ func StartBroker(dir string, log zerolog.Logger) (*Broker, error) {
 		return nil, fmt.Errorf("%w: %s is open in another serversync process; stop it, or set NATS_URL to share a broker", ErrStoreInUse, dir)
 	}
 	b := &Broker{lock: lock}
+	if !o.syncEachWrite {
+		var why string
+		if b.store, why, err = newStoreSync(dir); err != nil {
+			return nil, errors.Join(err, lock.Unlock())
+		}
+		if b.store == nil {
+			log.Info().Str("why", why).Msg("the event store syncs every write by itself, which is slower under load")
+		}
+	}
 	if err := b.start(dir, log); err != nil {
-		return nil, errors.Join(err, lock.Unlock())
+		return nil, errors.Join(err, b.store.close(), lock.Unlock())
 	}
 	return b, nil
+}
+
+// Sync returns what brings everything that the broker has acknowledged to the
+// disk; nil: it is there already.
+func (b *Broker) Sync() func() error {
+	if b.store == nil {
+		return nil
+	}
+	return b.store.sync
 }
 
 func (b *Broker) start(dir string, log zerolog.Logger) error {
@@ -56,7 +91,7 @@ func (b *Broker) start(dir string, log zerolog.Logger) error {
 		DontListen: true,
 		JetStream:  true,
 		StoreDir:   dir,
-		SyncAlways: true,
+		SyncAlways: b.store == nil,
 		NoSigs:     true,
 		MaxPayload: maxEventSize,
 	})
@@ -102,10 +137,11 @@ func (b *Broker) Connect() (*nats.Conn, error) {
 func (b *Broker) Stop() error {
 	b.server.Shutdown()
 	b.server.WaitForShutdown()
-	if err := b.lock.Unlock(); err != nil {
-		return fmt.Errorf("unlock the event store: %w", err)
+	err := b.store.close()
+	if unlocked := b.lock.Unlock(); unlocked != nil {
+		err = errors.Join(err, fmt.Errorf("unlock the event store: %w", unlocked))
 	}
-	return nil
+	return err
 }
 
 // brokerLog passes the broker's log on: notices are debugging to us. The first

@@ -94,12 +94,17 @@ const (
 )
 
 // DeadLetters is the stream of dead letters. Safe for concurrent use.
-type DeadLetters struct{ js jetstream.JetStream }
+type DeadLetters struct {
+	js      jetstream.JetStream
+	durable durability
+}
 
 // NewDeadLetters uses the stream that [EnsureStream] made.
-func NewDeadLetters(js jetstream.JetStream) *DeadLetters { return &DeadLetters{js: js} }
+func NewDeadLetters(js jetstream.JetStream, opts ...Option) *DeadLetters {
+	return &DeadLetters{js: js, durable: newDurability(opts)}
+}
 
-// Put writes a dead letter and returns once the broker has confirmed it.
+// Put writes a dead letter and returns once it is on disk.
 // duplicate: it was there already. An error wraps [ErrNotDurable]; putting it
 // again is harmless.
 func (d *DeadLetters) Put(ctx context.Context, letter DeadLetter) (duplicate bool, err error) {
@@ -116,6 +121,9 @@ func (d *DeadLetters) Put(ctx context.Context, letter DeadLetter) (duplicate boo
 	ack, err := d.js.Publish(ctx, deadSubjectPrefix+letter.ID, body,
 		jetstream.WithMsgID(letter.ID), jetstream.WithExpectStream(DeadStreamName))
 	if err != nil {
+		return false, fmt.Errorf("write dead letter %s: %w: %w", letter.ID, ErrNotDurable, err)
+	}
+	if err := d.durable.sync(); err != nil {
 		return false, fmt.Errorf("write dead letter %s: %w: %w", letter.ID, ErrNotDurable, err)
 	}
 	return ack.Duplicate, nil
@@ -203,6 +211,9 @@ func (d *DeadLetters) Requeue(ctx context.Context, id string) error {
 		original.Header.Set(ReplayHeader, run)
 	}
 	if _, err := d.js.PublishMsg(ctx, original, jetstream.WithExpectStream(StreamName)); err != nil {
+		return fmt.Errorf("requeue dead letter %s: %w: %w", id, ErrNotDurable, err)
+	}
+	if err := d.durable.sync(); err != nil {
 		return fmt.Errorf("requeue dead letter %s: %w: %w", id, ErrNotDurable, err)
 	}
 	return discard(ctx, stream, m.Sequence, id)

@@ -28,6 +28,8 @@ func (b *Broker) Watch(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-b.store.failed():
+			return b.store.failure()
 		case <-ticker.C:
 		}
 		health := b.server.Healthz(&server.HealthzOptions{})

@@ -27,16 +27,25 @@ type Ack struct {
 // durable. Events that arrive while a group is being committed form the next
 // group: no timer, and no wait when nothing else is going on. Safe for
 // concurrent use.
+//
+// A group is published together, and each of its events is acknowledged, or
+// refused, by itself. Where the broker's word is not durable yet ([WithSync]),
+// the group is then synced to disk, all at once, before anybody is answered;
+// the next group is published meanwhile. Where the broker syncs each write, a
+// large group is written as one atomic batch, which costs a few flushes in all.
 type Publisher struct {
 	js      jetstream.JetStream
+	durable durability
 	queue   chan *request
-	stopped chan struct{} // closed when no further request is taken
-	done    chan struct{} // closed when the last group is committed
+	acked   chan []*request // groups to be synced and answered
+	stopped chan struct{}   // closed when no further request is taken
+	done    chan struct{}   // closed when the last group is answered
 	once    sync.Once
 }
 
 type request struct {
 	msg   *nats.Msg
+	state result      // what the broker said; for the reply
 	reply chan result // buffered: the committer never waits for a caller
 }
 
@@ -46,13 +55,13 @@ type result struct {
 }
 
 // groupLimit is the most events committed together.
-const groupLimit = 256
+const groupLimit = 512
 
 // ackTimeout bounds the wait for the broker's confirmation of one event.
 const ackTimeout = 5 * time.Second
 
 // NewPublisher starts a publisher; [Publisher.Close] ends it.
-func NewPublisher(nc *nats.Conn) (*Publisher, error) {
+func NewPublisher(nc *nats.Conn, opts ...Option) (*Publisher, error) {
 	js, err := jetstream.New(nc,
 		jetstream.WithPublishAsyncTimeout(ackTimeout),
 		jetstream.WithPublishAsyncMaxPending(4*groupLimit))
@@ -61,11 +70,14 @@ func NewPublisher(nc *nats.Conn) (*Publisher, error) {
 	}
 	p := &Publisher{
 		js:      js,
+		durable: newDurability(opts),
 		queue:   make(chan *request, groupLimit),
+		acked:   make(chan []*request, 1),
 		stopped: make(chan struct{}),
 		done:    make(chan struct{}),
 	}
 	go p.run()
+	go p.settle()
 	return p, nil
 }
 
@@ -73,24 +85,43 @@ func NewPublisher(nc *nats.Conn) (*Publisher, error) {
 // disk. An error wraps [ErrNotDurable], or says why the event can never be
 // published. A cancelled ctx ends the wait, not the publishing.
 func (p *Publisher) Publish(ctx context.Context, e *Event) (Ack, error) {
-	msg, err := message(e)
+	r, err := newRequest(e)
 	if err != nil {
 		return Ack{}, err
 	}
-	r := &request{msg: msg, reply: make(chan result, 1)}
-
-	select {
-	case <-p.stopped:
-		return Ack{}, fmt.Errorf("publish event %s: %w: %w", e.ID, ErrNotDurable, errShuttingDown)
-	case <-ctx.Done():
-		return Ack{}, fmt.Errorf("publish event %s: %w: %w", e.ID, ErrNotDurable, ctx.Err())
-	case p.queue <- r:
+	if err := p.enqueue(ctx, r); err != nil {
+		return Ack{}, fmt.Errorf("publish event %s: %w: %w", e.ID, ErrNotDurable, err)
 	}
 	res := p.await(ctx, r)
 	if res.err != nil {
 		return Ack{}, fmt.Errorf("publish event %s of server %d: %w: %w", e.ID, e.Server.ID, ErrNotDurable, res.err)
 	}
 	return res.ack, nil
+}
+
+func newRequest(e *Event) (*request, error) {
+	msg, err := message(e)
+	if err != nil {
+		return nil, err
+	}
+	return &request{msg: msg, reply: make(chan result, 1)}, nil
+}
+
+// enqueue puts a request where the next group is formed.
+func (p *Publisher) enqueue(ctx context.Context, r *request) error {
+	select {
+	case <-p.stopped:
+		return errShuttingDown
+	default:
+	}
+	select {
+	case <-p.stopped:
+		return errShuttingDown
+	case <-ctx.Done():
+		return ctx.Err()
+	case p.queue <- r:
+		return nil
+	}
 }
 
 // await waits for the answer to a request that is in the queue.
@@ -121,12 +152,11 @@ func (p *Publisher) Close() {
 	<-p.done
 }
 
-// run commits one group after the other.
+// run publishes one group after the other.
 func (p *Publisher) run() {
-	defer close(p.done)
-	group := make([]*request, 0, groupLimit)
+	defer close(p.acked)
 	for {
-		group = group[:0]
+		var group []*request
 		select {
 		case r := <-p.queue:
 			group = append(group, r)
@@ -139,35 +169,72 @@ func (p *Publisher) run() {
 				return
 			}
 		}
-		for len(group) < groupLimit {
-			select {
-			case r := <-p.queue:
-				group = append(group, r)
-				continue
-			default:
-			}
-			break
-		}
-		p.commit(group)
+		p.acked <- p.publish(p.gather(group))
 	}
 }
 
-// commit publishes a group together and answers each request for itself: one
-// refused event does not sink the others. The broker syncs every write before
-// it acknowledges it.
-func (p *Publisher) commit(group []*request) {
+// gather adds what waits to a group.
+func (p *Publisher) gather(group []*request) []*request {
+	for len(group) < groupLimit {
+		select {
+		case r := <-p.queue:
+			group = append(group, r)
+		default:
+			return group
+		}
+	}
+	return group
+}
+
+// settle makes published groups durable, all that wait at once, and answers
+// each request for itself: one refused event does not sink the others.
+func (p *Publisher) settle() {
+	defer close(p.done)
+	for group := range p.acked {
+		groups := [][]*request{group}
+		for more := true; more; {
+			select {
+			case next, ok := <-p.acked:
+				if more = ok; ok {
+					groups = append(groups, next)
+				}
+			default:
+				more = false
+			}
+		}
+		p.answer(groups)
+	}
+}
+
+func (p *Publisher) answer(groups [][]*request) {
+	err := p.durable.sync() // after the last acknowledgement, before the first answer
+	for _, group := range groups {
+		for _, r := range group {
+			if r.state.err == nil && err != nil {
+				r.state = result{err: err}
+			}
+			r.reply <- r.state
+		}
+	}
+}
+
+// publish sends a group to the broker and notes its word on each event.
+func (p *Publisher) publish(group []*request) []*request {
 	if !p.js.Conn().IsConnected() {
 		// Known to be away: say so at once rather than after a timeout.
 		for _, r := range group {
-			r.reply <- result{err: nats.ErrDisconnected}
+			r.state = result{err: nats.ErrDisconnected}
 		}
-		return
+		return group
+	}
+	if !p.durable.byGroup() && len(group) >= batchLeast && p.publishAtomically(group) {
+		return group
 	}
 	futures := make([]jetstream.PubAckFuture, len(group))
 	for i, r := range group {
 		future, err := p.js.PublishMsgAsync(r.msg, jetstream.WithExpectStream(StreamName), jetstream.WithRetryAttempts(0))
 		if err != nil {
-			r.reply <- result{err: err}
+			r.state = result{err: err}
 			continue
 		}
 		futures[i] = future
@@ -178,9 +245,10 @@ func (p *Publisher) commit(group []*request) {
 		}
 		select {
 		case ack := <-future.Ok():
-			group[i].reply <- result{ack: Ack{Sequence: ack.Sequence, Duplicate: ack.Duplicate}}
+			group[i].state = result{ack: Ack{Sequence: ack.Sequence, Duplicate: ack.Duplicate}}
 		case err := <-future.Err():
-			group[i].reply <- result{err: err}
+			group[i].state = result{err: err}
 		}
 	}
+	return group
 }

@@ -253,21 +253,5 @@ func (r *Replayer) Republish(ctx context.Context, events []*Event) error {
 			distinct = append(distinct, e)
 		}
 	}
-	for some := range slices.Chunk(distinct, batchLimit) {
-		if len(some) > 1 {
-			err := r.publisher.publishBatch(ctx, some)
-			if err == nil {
-				continue
-			}
-			if ctx.Err() != nil || !errors.Is(err, ErrNotDurable) {
-				return err
-			}
-		}
-		for _, e := range some { // one of them is there already, or batches are not known
-			if _, err := r.publisher.Publish(ctx, e); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	return r.publisher.PublishAll(ctx, distinct)
 }

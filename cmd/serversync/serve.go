@@ -99,7 +99,7 @@ func open(ctx context.Context, c *config, log zerolog.Logger) (_ *service, err e
 	if s.js, err = jetstream.New(s.stores.nats); err != nil {
 		return nil, fmt.Errorf("use JetStream: %w", err)
 	}
-	if s.publisher, err = events.NewPublisher(s.stores.nats); err != nil {
+	if s.publisher, err = events.NewPublisher(s.stores.nats, s.stores.durable()); err != nil {
 		return nil, err
 	}
 	s.announcer = events.NewLive(s.stores.nats, log)
@@ -145,7 +145,7 @@ func (s *service) setUpAPI() error {
 		}
 	}
 	var err error
-	s.api, err = api.New(api.Config{DB: s.stores.db, Books: &s.books, Syncs: &s.syncs, Replays: &s.syncs, Bulks: &s.syncs, Live: s.announcer, Queue: s.queue, Behind: s.behind, DeadLetters: s.dead, Letters: events.NewDeadLetters(s.js), AdminToken: token, SessionSecret: s.config.sessionSecret, PublicOrigins: s.config.publicOrigins, Checks: s.examine, Now: time.Now, Log: s.log})
+	s.api, err = api.New(api.Config{DB: s.stores.db, Books: &s.books, Syncs: &s.syncs, Replays: &s.syncs, Bulks: &s.syncs, Live: s.announcer, Queue: s.queue, Behind: s.behind, DeadLetters: s.dead, Letters: events.NewDeadLetters(s.js, s.stores.durable()), AdminToken: token, SessionSecret: s.config.sessionSecret, PublicOrigins: s.config.publicOrigins, Checks: s.examine, Now: time.Now, Log: s.log})
 	if err != nil {
 		return fmt.Errorf("set up the API: %w", err)
 	}
@@ -166,7 +166,7 @@ func (s *service) behind(ctx context.Context) (time.Duration, error) {
 
 // dead is how many dead letters wait for a person.
 func (s *service) dead(ctx context.Context) (int64, error) {
-	n, err := events.NewDeadLetters(s.js).Count(ctx)
+	n, err := events.NewDeadLetters(s.js, s.stores.durable()).Count(ctx)
 	return int64(n), err //nolint:gosec // G115: a stream holds less than 2^63 messages
 }
 
@@ -321,7 +321,7 @@ func (s *service) stream(ctx context.Context, g *errgroup.Group) error {
 		return nil
 	}
 	r := reconciler.New(reconciler.Config{
-		DB: s.stores.db, Consumer: consumer, DeadLetters: events.NewDeadLetters(s.js), Policy: s.config.policy,
+		DB: s.stores.db, Consumer: consumer, DeadLetters: events.NewDeadLetters(s.js, s.stores.durable()), Policy: s.config.policy,
 		Now: time.Now, Log: s.log, Metrics: s.registry,
 		MaxChanges: s.config.maxChanges.Limit, Live: s.announcer,
 		Refetcher: ingest.NewRefetcher(s.virtfusion, s.publisher, time.Now),

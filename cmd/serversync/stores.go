@@ -54,6 +54,15 @@ func (s *stores) openBroker(c *config, log zerolog.Logger) error {
 	return err
 }
 
+// durable is how what is published becomes durable: an external broker's word is
+// enough, as far as its operator has configured it so.
+func (s *stores) durable() events.Option {
+	if s.broker == nil {
+		return events.WithSync(nil)
+	}
+	return events.WithSync(s.broker.Sync())
+}
+
 // databaseName is where SkyPANEL's tables are in the embedded server.
 const databaseName = "postgres"
 

@@ -21,9 +21,9 @@ type System struct {
 }
 
 // New starts a broker that ends with the test.
-func New(t testing.TB) *System {
+func New(t testing.TB, opts ...events.BrokerOption) *System {
 	t.Helper()
-	broker, err := events.StartBroker(t.TempDir(), zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.WarnLevel))
+	broker, err := events.StartBroker(t.TempDir(), zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.WarnLevel), opts...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,7 +45,7 @@ func New(t testing.TB) *System {
 	if err != nil {
 		t.Fatal(err)
 	}
-	publisher, err := events.NewPublisher(nc)
+	publisher, err := events.NewPublisher(nc, events.WithSync(broker.Sync()))
 	if err != nil {
 		t.Fatal(err)
 	}
