@@ -240,15 +240,23 @@ func (q *ServersQuery) conditions(p *parameters) []string {
 
 // search finds texts and networks through the pairs of letters of the servers'
 // words. All pairs are in many texts that do not hold the whole, hence strpos.
+// Of servers whose words are not written yet ([KeepWords]) the inventory itself
+// is looked at.
 func (q *ServersQuery) search(p *parameters) []string {
 	var all []string
 	within := func(texts ...string) {
-		parts := make([]string, len(texts))
+		written, due := make([]string, len(texts)), make([]string, len(texts))
 		for i, text := range texts {
 			part := "lower(" + p.add(text, "text") + ")"
-			parts[i] = "serversync.pairs(w.words) @> serversync.pairs(" + part + ") AND strpos(w.words, " + part + ") > 0"
+			written[i] = "serversync.pairs(w.words) @> serversync.pairs(" + part + ") AND strpos(w.words, " + part + ") > 0"
+			due[i] = "strpos(serversync.words_of(n.virtfusion_id, n.name, n.hostname, n.uuid, n.ip_addresses), " + part + ") > 0"
 		}
-		all = append(all, "s.virtfusion_id IN (SELECT w.virtfusion_id FROM serversync.server_words w WHERE "+strings.Join(parts, " OR ")+")")
+		all = append(all, `s.virtfusion_id IN (
+			SELECT w.virtfusion_id FROM serversync.server_words w
+			WHERE (`+strings.Join(written, " OR ")+`) AND w.virtfusion_id NOT IN (SELECT d.virtfusion_id FROM serversync.words_due d)
+			UNION ALL
+			SELECT n.virtfusion_id FROM serversync.servers n
+			WHERE n.virtfusion_id IN (SELECT d.virtfusion_id FROM serversync.words_due d) AND (`+strings.Join(due, " OR ")+`))`)
 	}
 	if q.Search != "" {
 		within(q.Search)

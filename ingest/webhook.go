@@ -206,7 +206,7 @@ func understand(hook *virtfusion.Webhook, h http.Header, entry *entry) (*events.
 	case virtfusion.ServerUnreadable:
 		return nil, refuse(http.StatusUnprocessableEntity, "invalid_server", "data.server must be an object, or false")
 	}
-	server, err := virtfusion.DecodeServer(hook.Data.Server)
+	server, err := hook.Data.DecodeServer()
 	if err != nil || server.ID <= 0 {
 		return nil, refuse(http.StatusUnprocessableEntity, "server_without_id", "data.server has no id above 0")
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -83,9 +84,24 @@ const (
 	finishTimeout = 5 * time.Second
 )
 
+// workers is how many batches are in hand at once: while one is decided, the
+// other is committed. More would only compete for the same processors.
+const workers = 2
+
 // Run takes events off the stream until ctx ends, then finishes and
-// acknowledges the batch in hand. It returns nil after a clean end.
+// acknowledges the batches in hand. It returns nil after a clean end.
 func (r *Reconciler) Run(ctx context.Context) error {
+	var all sync.WaitGroup
+	for range workers {
+		all.Go(func() { r.work(ctx) })
+	}
+	all.Wait()
+	return nil
+}
+
+// work takes one batch after the other. Two batches may hold the same server:
+// its lock lets them wait for each other, and the decision heeds no order.
+func (r *Reconciler) work(ctx context.Context) {
 	pause := passingFaults()
 	for ctx.Err() == nil {
 		messages, err := r.fetch(ctx)
@@ -103,7 +119,6 @@ func (r *Reconciler) Run(ctx context.Context) error {
 			r.handle(ctx, messages)
 		}
 	}
-	return nil
 }
 
 // fetch takes what is waiting, up to a batch; when nothing is, it waits for

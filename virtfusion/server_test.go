@@ -216,7 +216,7 @@ func BenchmarkDecodeWebhook(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		if _, err := virtfusion.DecodeServer(webhook.Data.Server); err != nil {
+		if _, err := webhook.Data.DecodeServer(); err != nil {
 			b.Fatal(err)
 		}
 	}

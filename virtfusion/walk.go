@@ -4,19 +4,25 @@ import (
 	"bytes"
 	"encoding/json"
 	"unicode/utf8"
+
+	"github.com/go-json-experiment/json/jsontext"
 )
 
-// The walkers in this file go through JSON that encoding/json has found valid,
+// The walkers in this file go through JSON that was found valid,
 // in one pass and without reflection: a sweep reads servers by the hundred
 // thousand. What they are given must be valid, and begin with the value.
 
 // valid returns nil when data is one JSON value, or encoding/json's own words
-// for why it is none.
+// for why it is none. Like encoding/json it takes names that come twice, and text
+// that is not UTF-8: what a panel sends is not ours to refuse.
 func valid(data []byte) error {
-	if json.Valid(data) {
+	if jsontext.Value(data).IsValid(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)) {
 		return nil
 	}
-	return json.Unmarshal(data, new(json.RawMessage))
+	if err := json.Unmarshal(data, new(json.RawMessage)); err != nil {
+		return err
+	}
+	return errNotJSON
 }
 
 // longestKey is longer than any key that we look for.

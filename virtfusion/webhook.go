@@ -99,20 +99,30 @@ func (d *WebhookData) ServerKind() ServerKind {
 	}
 }
 
+// DecodeServer is [DecodeServer] of the Server of a webhook that [DecodeWebhook]
+// has read: it was found to be JSON then, and is not looked through again.
+func (d *WebhookData) DecodeServer() (Server, error) {
+	if !isObject(d.Server) {
+		return Server{}, fmt.Errorf("decode VirtFusion server: %w", ErrNotObject)
+	}
+	return readServer(d.Server), nil
+}
+
 // DecodeWebhook reads the body of a webhook delivery. It fails only when body
 // is not a JSON object ([ErrNotObject], or a syntax error); whether it says
 // anything is for the caller to see. The result does not refer to body.
 func DecodeWebhook(body []byte) (Webhook, error) {
 	if !isObject(body) {
-		if !json.Valid(body) {
+		if valid(body) != nil {
 			return Webhook{}, fmt.Errorf("decode VirtFusion webhook: %w", errNotJSON)
 		}
 		return Webhook{}, fmt.Errorf("decode VirtFusion webhook: %w", ErrNotObject)
 	}
-	wire := new(wireWebhook)
-	if err := decodeLeniently(body, wire); err != nil {
+	if err := valid(body); err != nil {
 		return Webhook{}, fmt.Errorf("decode VirtFusion webhook: %w", err)
 	}
+	wire := new(wireWebhook)
+	wire.read(body)
 	return Webhook{
 		Event:         wire.Event.value,
 		Created:       wire.Created.pointer(),
@@ -121,7 +131,7 @@ func DecodeWebhook(body []byte) (Webhook, error) {
 		EventStatus:   wire.EventStatus.value,
 		ControlDomain: wire.ControlDomain.value,
 		Data: WebhookData{
-			Server: wire.Data.Server,
+			Server: bytes.Clone(wire.Data.Server),
 			Args: WebhookArgs{
 				PackageID: wire.Data.Args.PackageID.idPointer(),
 				UserID:    wire.Data.Args.UserID.idPointer(),
@@ -131,21 +141,67 @@ func DecodeWebhook(body []byte) (Webhook, error) {
 }
 
 type wireWebhook struct {
-	Event         text      `json:"event"`
-	Created       timestamp `json:"created"`
-	HookID        text      `json:"hookId"`
-	HookEventID   text      `json:"hookEventId"`
-	EventStatus   text      `json:"eventStatus"`
-	ControlDomain text      `json:"controlDomain"`
-	Data          wireData  `json:"data"`
+	Event         text
+	Created       timestamp
+	HookID        text
+	HookEventID   text
+	EventStatus   text
+	ControlDomain text
+	Data          wireData
+}
+
+func (w *wireWebhook) read(data []byte) {
+	f := fieldsOf(data)
+	for f.next() {
+		switch string(f.key()) {
+		case "event":
+			w.Event.read(f.value)
+		case "created":
+			w.Created.read(f.value)
+		case "hookid":
+			w.HookID.read(f.value)
+		case "hookeventid":
+			w.HookEventID.read(f.value)
+		case "eventstatus":
+			w.EventStatus.read(f.value)
+		case "controldomain":
+			w.ControlDomain.read(f.value)
+		case "data":
+			w.Data.read(f.value)
+		}
+	}
 }
 
 type wireData struct {
-	Server json.RawMessage `json:"server"`
-	Args   wireArgs        `json:"args"`
+	Server []byte
+	Args   wireArgs
+}
+
+func (w *wireData) read(data []byte) {
+	f := fieldsOf(data)
+	for f.next() {
+		switch string(f.key()) {
+		case "server":
+			w.Server = f.value
+		case "args":
+			w.Args.read(f.value)
+		}
+	}
 }
 
 type wireArgs struct {
-	PackageID number `json:"packageId"`
-	UserID    number `json:"userId"`
+	PackageID number
+	UserID    number
+}
+
+func (w *wireArgs) read(data []byte) {
+	f := fieldsOf(data)
+	for f.next() {
+		switch string(f.key()) {
+		case "packageid":
+			w.PackageID.read(f.value)
+		case "userid":
+			w.UserID.read(f.value)
+		}
+	}
 }

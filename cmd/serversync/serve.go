@@ -339,6 +339,7 @@ func (s *service) stream(ctx context.Context, g *errgroup.Group) error {
 	}
 	g.Go(func() error { return r.RunBooksPass(ctx) })
 	g.Go(func() error { return r.RunAsks(ctx) })
+	g.Go(func() error { return r.RunWords(ctx) })
 	return nil
 }
 
