@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -154,6 +155,7 @@ func (q *ServersQuery) statement(hours int64) (statement string, args []any) {
 	}
 	order := fmt.Sprintf("ORDER BY %s %s, s.virtfusion_id %s", key.expression, direction, direction)
 	inner, outer := q.conditions(p), ""
+	written, due := q.search(p)
 	if q.After != nil {
 		comparison := ">"
 		if q.Descending {
@@ -173,11 +175,23 @@ func (q *ServersQuery) statement(hours int64) (statement string, args []any) {
 	return `
 		SELECT ` + serverColumns + `, b.monthly_price, CASE WHEN b.hours_in_month > 0 THEN b.hours_in_month ELSE ` + p.add(hours, "bigint") + ` END, lower(s.name)
 		FROM (
-			SELECT s.* FROM (
-				SELECT s.* FROM serversync.servers s WHERE ` + strings.Join(inner, " AND ") + ` ` + order + ` ` + bound + `) s
+			SELECT s.* FROM (` + either(inner, written, due, order+" "+bound) + `) s
 			` + outer + ` ` + order + ` ` + limit + `) s
 		LEFT JOIN public.virtfusion_hourly_billing b ON b.id = s.billing_id
 		` + order, p.values
+}
+
+// either selects servers by all conditions of inner and, where there are any, all
+// of written or all of due: as two queries, each of which can end once it has
+// enough.
+func either(inner, written, due []string, order string) string {
+	selecting := func(more []string) string {
+		return "(SELECT s.* FROM serversync.servers s WHERE " + strings.Join(slices.Concat(inner, more), " AND ") + " " + order + ")"
+	}
+	if written == nil {
+		return selecting(nil)
+	}
+	return selecting(written) + " UNION ALL " + selecting(due)
 }
 
 // livingStatuses are all but gone. Named one by one, they can be looked up in an
@@ -235,37 +249,39 @@ func (q *ServersQuery) conditions(p *parameters) []string {
 	default:
 		all = append(all, "s.awaiting_run = ''")
 	}
-	return append(all, q.search(p)...)
+	return all
 }
 
-// search finds texts and networks through the pairs of letters of the servers'
-// words. All pairs are in many texts that do not hold the whole, hence strpos.
-// Of servers whose words are not written yet ([KeepWords]) the inventory itself
-// is looked at.
-func (q *ServersQuery) search(p *parameters) []string {
-	var all []string
+// search finds texts and networks: written are the conditions for servers whose
+// words are written, due for those where that is still to be done ([KeepWords]),
+// which are few, and are looked at themselves.
+//
+// Words are found through their pairs of letters. All pairs are in many texts that
+// do not hold the whole, hence strpos.
+func (q *ServersQuery) search(p *parameters) (written, due []string) {
 	within := func(texts ...string) {
-		written, due := make([]string, len(texts)), make([]string, len(texts))
+		indexed, plain := make([]string, len(texts)), make([]string, len(texts))
 		for i, text := range texts {
 			part := "lower(" + p.add(text, "text") + ")"
-			written[i] = "serversync.pairs(w.words) @> serversync.pairs(" + part + ") AND strpos(w.words, " + part + ") > 0"
-			due[i] = "strpos(serversync.words_of(n.virtfusion_id, n.name, n.hostname, n.uuid, n.ip_addresses), " + part + ") > 0"
+			indexed[i] = "serversync.pairs(w.words) @> serversync.pairs(" + part + ") AND strpos(w.words, " + part + ") > 0"
+			plain[i] = "strpos(serversync.words_of(s.virtfusion_id, s.name, s.hostname, s.uuid, s.ip_addresses), " + part + ") > 0"
 		}
-		all = append(all, `s.virtfusion_id IN (
-			SELECT w.virtfusion_id FROM serversync.server_words w
-			WHERE (`+strings.Join(written, " OR ")+`) AND w.virtfusion_id NOT IN (SELECT d.virtfusion_id FROM serversync.words_due d)
-			UNION ALL
-			SELECT n.virtfusion_id FROM serversync.servers n
-			WHERE n.virtfusion_id IN (SELECT d.virtfusion_id FROM serversync.words_due d) AND (`+strings.Join(due, " OR ")+`))`)
+		written = append(written, "s.virtfusion_id IN (SELECT w.virtfusion_id FROM serversync.server_words w WHERE "+strings.Join(indexed, " OR ")+")")
+		due = append(due, "("+strings.Join(plain, " OR ")+")")
 	}
 	if q.Search != "" {
 		within(q.Search)
 	}
 	if q.Network.IsValid() {
 		within(networkTexts(q.Network)...)
-		all = append(all, "EXISTS (SELECT FROM unnest(s.ip_addresses) AS a WHERE serversync.to_inet(a) && "+p.add(q.Network.String(), "inet")+")")
+		holds := "EXISTS (SELECT FROM unnest(s.ip_addresses) AS a WHERE serversync.to_inet(a) && " + p.add(q.Network.String(), "inet") + ")"
+		written, due = append(written, holds), append(due, holds)
 	}
-	return all
+	if written == nil {
+		return nil, nil
+	}
+	written = append(written, "s.virtfusion_id NOT IN (SELECT d.virtfusion_id FROM serversync.words_due d)")
+	return written, append(due, "s.virtfusion_id = ANY (ARRAY(SELECT DISTINCT d.virtfusion_id FROM serversync.words_due d))")
 }
 
 // networkTexts are texts of which one is in the words of every server that has

@@ -30,18 +30,51 @@ func found(t *testing.T, database *bun.DB, q db.ServersQuery) []int64 {
 	return ids
 }
 
-// The search's words follow the inventory, however it is written.
+// The search's words follow the inventory, however it is written, once they are
+// kept; until then searches read the inventory.
 func TestWordsFollowTheInventory(t *testing.T) {
 	t.Parallel()
 	database := dbtest.New(t)
+	keep := func(want int) {
+		t.Helper()
+		if n, err := db.KeepWords(t.Context(), database, 100); err != nil || n != want {
+			t.Fatalf("%d were taken off, %v; want %d", n, err, want)
+		}
+	}
+	finds := func(text string, want ...int64) {
+		t.Helper()
+		if got := found(t, database, db.ServersQuery{Search: text}); !slices.Equal(got, want) {
+			t.Errorf("%q finds %v, want %v", text, got, want)
+		}
+	}
 	const servers = `INSERT INTO serversync.servers (virtfusion_id, name, status, observed_at, observed_source, observed_event_id, first_seen_at, last_seen_at) `
 	exec(t, database, servers+`VALUES (1, 'First', 'external', now(), '', '', now(), now()), (2, 'second', 'external', now(), '', '', now(), now())`)
+	finds("first", 1)
+	wantTable(t, database, "", `SELECT virtfusion_id FROM serversync.server_words`)
+	keep(2)
 	wantTable(t, database, "1|1\nfirst\n\n\n\n2|2\nsecond\n\n\n", `SELECT virtfusion_id, words FROM serversync.server_words ORDER BY 1`)
 	exec(t, database, servers+`VALUES (2, 'SECOND-b', 'external', now(), '', '', now(), now()), (3, 'third', 'external', now(), '', '', now(), now())
 		ON CONFLICT (virtfusion_id) DO UPDATE SET name = excluded.name, ip_addresses = '{192.0.2.1,192.0.2.2}', hostname = 'h', uuid = 'U'`)
-	wantTable(t, database, "1\nfirst\n\n\n\n2\nsecond-b\nh\nu\n192.0.2.1\n192.0.2.2\n3\nthird\n\n\n", `SELECT words FROM serversync.server_words ORDER BY virtfusion_id`)
+	finds("second-b", 2)
+	finds("second", 2)
+	finds("192.0.2.2", 2)
+	exec(t, database, `UPDATE serversync.servers SET name = 'renamed' WHERE virtfusion_id = 1`)
+	finds("first") // what its words still say is not true any more
+	finds("renamed", 1)
+	if n, err := db.KeepWords(t.Context(), database, 1); err != nil || n != 1 {
+		t.Fatalf("%d were taken off, %v; want 1: the limit", n, err)
+	}
+	finds("third", 3)
+	finds("renamed", 1)
+	finds("second", 2)
+	keep(2)
+	wantTable(t, database, "1\nrenamed\n\n\n\n2\nsecond-b\nh\nu\n192.0.2.1\n192.0.2.2\n3\nthird\n\n\n", `SELECT words FROM serversync.server_words ORDER BY virtfusion_id`)
+	finds("renamed", 1)
 	stored := table(t, database, `SELECT ctid FROM serversync.server_words ORDER BY virtfusion_id`)
 	exec(t, database, `UPDATE serversync.servers SET status = 'gone', name = name, observed_at = now()`)
+	keep(0) // nothing that is searched has changed
+	exec(t, database, `INSERT INTO serversync.words_due VALUES (1), (1), (4711)`)
+	keep(3)
 	wantTable(t, database, stored, `SELECT ctid FROM serversync.server_words ORDER BY virtfusion_id`) // nothing was written
 	exec(t, database, `DELETE FROM serversync.servers WHERE virtfusion_id <> 1`)
 	wantTable(t, database, "1", `SELECT virtfusion_id FROM serversync.server_words`)
