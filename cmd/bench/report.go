@@ -1,0 +1,6 @@
+package main
+
+import "context"
+
+func (b *bench) write(ctx context.Context, path string) error { return ctx.Err() }
+func (b *bench) reconcile(ctx context.Context) error          { return ctx.Err() }
