@@ -3,4 +3,3 @@ package main
 import "context"
 
 func (b *bench) write(ctx context.Context, path string) error { return ctx.Err() }
-func (b *bench) reconcile(ctx context.Context) error          { return ctx.Err() }
