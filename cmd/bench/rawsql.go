@@ -123,6 +123,7 @@ func (k *books) read(ctx context.Context, name string, t *contents) error {
 
 // write is one statement of one transaction.
 type write struct {
+	table     string
 	statement string
 	args      []any
 }
@@ -180,7 +181,7 @@ func (t *contents) insert(to []write, name string, ids []int64) []write {
 		every[i] = i
 	}
 	from, values, args := t.arrays(every, ids)
-	return append(to, write{fmt.Sprintf(`INSERT INTO %s (%s) OVERRIDING SYSTEM VALUE SELECT %s FROM %s`, name, t.names(every), values, from), args})
+	return append(to, write{name, fmt.Sprintf(`INSERT INTO %s (%s) OVERRIDING SYSTEM VALUE SELECT %s FROM %s`, name, t.names(every), values, from), args})
 }
 
 func (t *contents) update(to []write, name string, touched []bool, ids []int64) []write {
@@ -199,7 +200,7 @@ func (t *contents) update(to []write, name string, touched []bool, ids []int64) 
 		sets = append(sets, t.columns[columns[i+1]].name+" = "+value)
 	}
 	key := t.columns[t.key].name
-	return append(to, write{fmt.Sprintf(`UPDATE %s t SET %s FROM %s WHERE t.%s = v.%s`, name, strings.Join(sets, ", "), from, key, key), args})
+	return append(to, write{name, fmt.Sprintf(`UPDATE %s t SET %s FROM %s WHERE t.%s = v.%s`, name, strings.Join(sets, ", "), from, key, key), args})
 }
 
 func (t *contents) names(columns []int) string {
@@ -263,29 +264,32 @@ func textOf(t *contents, column int, ids []int64) []*string {
 }
 
 // write does transactions, one after the other on one connection, and returns
-// how long that took.
-func (k *books) write(ctx context.Context, all [][]write) (took time.Duration, err error) {
+// how long that took, and of it each table.
+func (k *books) write(ctx context.Context, all [][]write) (took time.Duration, byTable map[string]time.Duration, err error) {
 	conn, err := pgx.Connect(ctx, k.dsn)
 	if err != nil {
-		return 0, fmt.Errorf("connect: %w", err)
+		return 0, nil, fmt.Errorf("connect: %w", err)
 	}
+	byTable = make(map[string]time.Duration)
 	defer func() { err = errors.Join(err, conn.Close(context.WithoutCancel(ctx))) }()
 	started := time.Now()
 	for _, writes := range all {
 		tx, err := conn.Begin(ctx)
 		if err != nil {
-			return 0, fmt.Errorf("begin: %w", err)
+			return 0, nil, fmt.Errorf("begin: %w", err)
 		}
 		for _, w := range writes {
+			before := time.Now()
 			if _, err := tx.Exec(ctx, w.statement, w.args...); err != nil {
-				return 0, fmt.Errorf("%s: %w", w.statement, err)
+				return 0, nil, fmt.Errorf("%s: %w", w.statement, err)
 			}
+			byTable[w.table] += time.Since(before)
 		}
 		if err := tx.Commit(ctx); err != nil {
-			return 0, fmt.Errorf("commit: %w", err)
+			return 0, nil, fmt.Errorf("commit: %w", err)
 		}
 	}
-	return time.Since(started), nil
+	return time.Since(started), byTable, nil
 }
 
 // errDiffer means that two ways of writing the same did not write the same.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -143,7 +145,7 @@ type step struct {
 
 // reconcile measures the way from the stream into the books.
 func (b *bench) reconcile(ctx context.Context) (err error) {
-	count := b.amount(20_000, 600)
+	count := b.amount(6_000, 600)
 	m := b.results.section("reconcile", "Events reconciled",
 		fmt.Sprintf("%d events lie on the stream; the clock runs from the start of the reconciler until all are committed and acknowledged. "+
 			"*new*: servers nobody knew, each of which gets its inventory row, its billing row, its first charge, our record of the row and two lines of history. "+
@@ -206,11 +208,14 @@ func (b *bench) reconcileOnce(ctx context.Context, m *measured, s *broker, round
 		if err := raw.settle(ctx); err != nil {
 			return err
 		}
-		took, err := raw.write(ctx, writes)
+		took, byTable, err := raw.write(ctx, writes)
 		if err != nil {
 			return err
 		}
 		m.ceiling(x.name+", raw SQL", "events/s", perSecond(count, took))
+		for _, table := range slices.Sorted(maps.Keys(byTable)) {
+			m.ceiling(fmt.Sprintf("%s, raw SQL, in %s", x.name, table), "µs/event", float64(byTable[table].Microseconds())/float64(count))
+		}
 		if err := raw.sameAs(ctx, ours); err != nil {
 			return fmt.Errorf("%s: %w", x.name, err)
 		}
