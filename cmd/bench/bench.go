@@ -48,6 +48,7 @@ type section struct {
 var sections = []section{
 	{"ingest_durable", (*bench).ingestDurable},
 	{"reconcile", (*bench).reconcile},
+	{"growth", (*bench).growth},
 }
 
 // log is that of everything that is measured: as chatty as in production, and

@@ -98,6 +98,17 @@ func (k *books) drop(ctx context.Context) error {
 	return errors.Join(k.Close(), k.bench.admin(context.WithoutCancel(ctx), `DROP DATABASE `+k.name+` WITH (FORCE)`))
 }
 
+// disconnect ends what is open, so that the database can be copied; what is
+// done with it next connects again.
+func (k *books) disconnect() error {
+	if err := k.Close(); err != nil {
+		return fmt.Errorf("disconnect from %s: %w", k.name, err)
+	}
+	var err error
+	k.DB, err = db.Open(k.dsn)
+	return err
+}
+
 // exec runs statements on one connection.
 func (k *books) exec(ctx context.Context, statements ...string) error {
 	conn, err := k.DB.DB.Conn(ctx)
