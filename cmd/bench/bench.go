@@ -49,6 +49,7 @@ var sections = []section{
 	{"ingest_durable", (*bench).ingestDurable},
 	{"reconcile", (*bench).reconcile},
 	{"growth", (*bench).growth},
+	{"end_to_end", (*bench).endToEnd},
 }
 
 // log is that of everything that is measured: as chatty as in production, and
