@@ -35,6 +35,8 @@ type bench struct {
 	dir     string // of everything
 	stores  stores
 	results results
+	machine []fact
+	left    []string // sections that were left out
 	started time.Time
 }
 
@@ -52,7 +54,7 @@ var sections = []section{
 	{"end_to_end", (*bench).endToEnd},
 }
 
-// log is that of everything that is measured: as chatty as in production, and
+// logger is that of everything that is measured: as chatty as in production, and
 // nobody reads it.
 func logger() zerolog.Logger { return zerolog.New(io.Discard).Level(zerolog.InfoLevel) }
 
@@ -68,8 +70,12 @@ func run(ctx context.Context, c config) (_ *bench, err error) {
 		return b, fmt.Errorf("open the directory to work in: %w", err)
 	}
 	defer func() { err = errors.Join(err, b.stores.close(context.WithoutCancel(ctx))) }()
+	if b.machine, err = describe(ctx, b); err != nil {
+		return b, err
+	}
 	for _, s := range sections {
 		if !c.sections.MatchString(s.name) {
+			b.left = append(b.left, s.name)
 			continue
 		}
 		b.tell("%s", s.name)
@@ -81,10 +87,7 @@ func run(ctx context.Context, c config) (_ *bench, err error) {
 			m.print(b.out)
 		}
 	}
-	if err := ctx.Err(); err != nil {
-		return b, err
-	}
-	return b, nil
+	return b, ctx.Err()
 }
 
 // tell writes a line of progress.

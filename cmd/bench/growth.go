@@ -26,7 +26,7 @@ func (b *bench) growth(ctx context.Context) (err error) {
 	full := make([]*books, len(sizes))
 	for i, size := range sizes {
 		started := time.Now()
-		k, err := b.books(ctx, template)
+		k, err := b.books(ctx, templateName)
 		if err != nil {
 			return err
 		}

@@ -45,8 +45,12 @@ func command() error {
 	if err != nil {
 		return err
 	}
-	if c.document != "" {
-		if err := b.write(ctx, c.document); err != nil {
+	switch {
+	case c.document == "":
+	case len(b.left) > 0:
+		b.tell("%s stays as it was: %s were not measured", c.document, strings.Join(b.left, ", "))
+	default:
+		if err := b.write(c.document); err != nil {
 			return err
 		}
 		b.tell("wrote %s", c.document)

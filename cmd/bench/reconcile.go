@@ -171,12 +171,12 @@ func (b *bench) reconcile(ctx context.Context) (err error) {
 }
 
 func (b *bench) reconcileOnce(ctx context.Context, m *measured, s *broker, round, count int) (err error) {
-	ours, err := b.books(ctx, template)
+	ours, err := b.books(ctx, templateName)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, ours.drop(ctx)) }()
-	raw, err := b.books(ctx, template)
+	raw, err := b.books(ctx, templateName)
 	if err != nil {
 		return err
 	}

@@ -16,7 +16,7 @@ import (
 // seedRound has the first draft's algorithm take in new servers: a tenth of
 // them, since it is so slow.
 func (b *bench) seedRound(ctx context.Context, m *measured, h *history) (err error) {
-	k, err := b.books(ctx, template)
+	k, err := b.books(ctx, templateName)
 	if err != nil {
 		return err
 	}

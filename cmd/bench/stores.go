@@ -25,9 +25,9 @@ type stores struct {
 	made     int
 }
 
-// template is the database that all others are copies of: migrated, with the
+// templateName is the database that all others are copies of: migrated, with the
 // company in it.
-const template = "bench_template"
+const templateName = "bench_template"
 
 // startTimeout bounds the start of PostgreSQL.
 const startTimeout = 2 * time.Minute
@@ -43,10 +43,10 @@ func (b *bench) startPostgres(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := b.admin(ctx, `CREATE DATABASE `+template); err != nil {
+	if err := b.admin(ctx, `CREATE DATABASE `+templateName); err != nil {
 		return err
 	}
-	database, err := db.Open(b.stores.postgres.DSN(template))
+	database, err := db.Open(b.stores.postgres.DSN(templateName))
 	if err != nil {
 		return err
 	}
