@@ -52,6 +52,7 @@ var sections = []section{
 	{"reconcile", (*bench).reconcile},
 	{"growth", (*bench).growth},
 	{"end_to_end", (*bench).endToEnd},
+	{"sweep", (*bench).sweeps},
 }
 
 // logger is that of everything that is measured: as chatty as in production, and
