@@ -53,6 +53,9 @@ var sections = []section{
 	{"growth", (*bench).growth},
 	{"end_to_end", (*bench).endToEnd},
 	{"sweep", (*bench).sweeps},
+	{"replay", (*bench).replay},
+	{"api", (*bench).api},
+	{"idle", (*bench).idle},
 }
 
 // logger is that of everything that is measured: as chatty as in production, and

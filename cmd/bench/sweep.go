@@ -36,7 +36,8 @@ type fleet struct {
 // maxPerPage is as many as a page of VirtFusion has.
 const maxPerPage = virtfusion.MaxPerPage
 
-func (b *bench) newFleet(ctx context.Context, s *broker, servers int) (*fleet, error) {
+// newFleet makes a fleet of servers of the first so many customers.
+func (b *bench) newFleet(ctx context.Context, s *broker, servers, owners int) (*fleet, error) {
 	k, err := b.books(ctx, templateName)
 	if err != nil {
 		return nil, err
@@ -55,7 +56,7 @@ func (b *bench) newFleet(ctx context.Context, s *broker, servers int) (*fleet, e
 	created := f.clock().Add(-24 * time.Hour)
 	for i := range servers {
 		if _, err := f.panel.CreateServer(virtfusionsim.CreateArgs{
-			OwnerID: world.Accounts[i%len(world.Accounts)].ID, PackageID: world.Packages[i%len(world.Packages)].ID,
+			OwnerID: world.Accounts[i%owners].ID, PackageID: world.Packages[i%len(world.Packages)].ID,
 			Name: fmt.Sprintf("srv%d", i), Built: true, Silent: true, Created: created,
 		}); err != nil {
 			return fail(err)
@@ -150,7 +151,7 @@ func (b *bench) sweeps(ctx context.Context) (err error) {
 }
 
 func (b *bench) sweepNew(ctx context.Context, m *measured, s *broker, size int) (err error) {
-	f, err := b.newFleet(ctx, s, size)
+	f, err := b.newFleet(ctx, s, size, customers)
 	if err != nil {
 		return err
 	}
@@ -175,7 +176,7 @@ func (f *fleet) complete(ctx context.Context, size int) error {
 }
 
 func (b *bench) sweepsInStep(ctx context.Context, m *measured, s *broker, size, rounds int) (err error) {
-	f, err := b.newFleet(ctx, s, size)
+	f, err := b.newFleet(ctx, s, size, customers)
 	if err != nil {
 		return err
 	}
