@@ -13,7 +13,7 @@ import (
 	"serversync/internal/httpserver"
 )
 
-const adminToken = "an-admin-token-for-bench"
+const adminToken = "an-admin-token-for-bench" //nolint:gosec // G101: it opens nothing but our own
 
 // api measures what the pages and programs ask for.
 func (b *bench) api(ctx context.Context) (err error) {
@@ -43,7 +43,7 @@ func (b *bench) api(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	a.Register(server.Echo())
+	a.Register(server.Echo()) //nolint:contextcheck // handlers have their requests' contexts
 	e, err := serve(ctx, server)
 	if err != nil {
 		return err

@@ -73,7 +73,7 @@ func run(ctx context.Context, c config) (_ *bench, err error) {
 	if err := os.Chmod(b.dir, 0o711); err != nil { //nolint:gosec // G302: others may pass, not look
 		return b, fmt.Errorf("open the directory to work in: %w", err)
 	}
-	defer func() { err = errors.Join(err, b.stores.close(context.WithoutCancel(ctx))) }()
+	defer func() { err = errors.Join(err, b.stores.close(ctx)) }()
 	if b.machine, err = describe(ctx, b); err != nil {
 		return b, err
 	}

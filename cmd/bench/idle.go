@@ -98,7 +98,7 @@ func ready(ctx context.Context, url string, ended <-chan struct{}) error {
 			return fmt.Errorf("ask whether it is ready: %w", err)
 		}
 		if answer, err := http.DefaultClient.Do(request); err == nil {
-			answer.Body.Close()
+			_ = answer.Body.Close() // only read
 			if answer.StatusCode == http.StatusOK {
 				return nil
 			}
@@ -137,7 +137,7 @@ func family(pid int) []int {
 			return all // only a malformed pattern
 		}
 		for _, task := range tasks {
-			for _, child := range strings.Fields(firstLine(task)) {
+			for child := range strings.FieldsSeq(firstLine(task)) {
 				if n, err := strconv.Atoi(child); err == nil {
 					all = append(all, n)
 				}

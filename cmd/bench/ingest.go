@@ -191,7 +191,7 @@ func (k *broker) missing(ctx context.Context, ids []eventID) (lost, doubled int,
 	}
 	there := make(map[eventID]int, len(ids))
 	for left := stream.CachedInfo().State.Msgs; left > 0; {
-		batch, err := consumer.Fetch(int(min(left, 5000)), jetstream.FetchMaxWait(10*time.Second)) //nolint:gosec // G115: at most 5000
+		batch, err := consumer.Fetch(int(min(left, 5000)), jetstream.FetchMaxWait(10*time.Second))
 		if err != nil {
 			return 0, 0, fmt.Errorf("read the stream: %w", err)
 		}

@@ -127,7 +127,7 @@ func (k *books) exec(ctx context.Context, statements ...string) error {
 // count counts a table's rows.
 func (k *books) count(ctx context.Context, table string) (int64, error) {
 	var n int64
-	err := k.DB.DB.QueryRowContext(ctx, `SELECT count(*) FROM `+table).Scan(&n) //nolint:gosec // G202: our own names
+	err := k.DB.DB.QueryRowContext(ctx, `SELECT count(*) FROM `+table).Scan(&n)
 	if err != nil {
 		return 0, fmt.Errorf("count %s: %w", table, err)
 	}
@@ -141,7 +141,7 @@ func (s *stores) close(ctx context.Context) error {
 	if s.postgres == nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 	defer cancel()
 	return s.postgres.Stop(ctx)
 }
@@ -175,7 +175,7 @@ func (b *bench) startBroker(ctx context.Context, name string, opts ...events.Bro
 	if k.consumer, err = events.EnsureStream(ctx, k.js, events.StreamOptions{MaxBytes: k.Room()}); err != nil {
 		return fail(err)
 	}
-	if k.publisher, err = events.NewPublisher(k.nc, events.WithSync(k.Sync())); err != nil {
+	if k.publisher, err = events.NewPublisher(k.nc, events.WithSync(k.Sync())); err != nil { //nolint:contextcheck // its groups belong to nobody's context
 		return fail(err)
 	}
 	return &k, nil

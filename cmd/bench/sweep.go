@@ -129,14 +129,11 @@ func (b *bench) sweeps(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
 	for i, size := range sizes {
-		rounds := b.rounds
+		rounds, fresh := b.rounds, b.rounds
 		if i == largest {
-			rounds = min(rounds, 3)
+			rounds, fresh = min(rounds, 3), 1
 		}
-		for n := range rounds {
-			if i == largest && n > 0 {
-				break
-			}
+		for n := range fresh {
 			b.tell("sweep of %s new servers: round %d", number(float64(size)), n+1)
 			if err := b.sweepNew(ctx, m, s, size); err != nil {
 				return err
