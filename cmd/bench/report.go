@@ -21,7 +21,7 @@ const (
 
 var document = template.Must(template.New("performance.md").Funcs(template.FuncMap{"number": number}).Parse(`# Performance
 
-Written by ` + "`{{.Command}}`" + ` on {{.Date}}, in {{.Took}}. Every figure is the median of {{.Rounds}} rounds unless it says otherwise, with the least and the most beside it. What is compared was measured in the same run, in alternating rounds; a ratio is the median of those of the rounds, so that a machine that slows down for a while slows both sides. Absolute figures drift with the machine; ratios hold.
+Written by ` + "`{{.Command}}`" + ` on {{.Date}}, in {{.Took}}. Every figure is the median of so many rounds as stand beside it, up to {{.Rounds}}; those in italics are not ours, but what ours are held against. What is compared was measured in the same run, in alternating rounds; a ratio is the median of those of the rounds, so that a machine that slows down for a while slows both sides. Absolute figures drift with the machine; ratios hold.
 
 Everything is real: the webhook endpoint over TCP on the loopback interface, the embedded broker and PostgreSQL with the settings that they have in production, on one disk. The load client is in the same process and shares the processors with what it measures.
 
@@ -39,9 +39,9 @@ Everything is real: the webhook endpoint over TCP on the loopback interface, the
 
 {{range .Text}}{{.}}
 
-{{end}}| | median | least – most | |
-|---|---|---|---|
-{{range .Figures}}| {{if .Ceiling}}*{{.Name}}*{{else}}{{.Name}}{{end}} | {{number .Median}} | {{.Least}} – {{.Most}} | {{.Unit}} |
+{{end}}| | median | | least – most | rounds |
+|---|---|---|---|---|
+{{range .Figures}}| {{if .Ceiling}}*{{.Name}}*{{else}}{{.Name}}{{end}} | {{number .Median}} | {{.Unit}} | {{.Least}} – {{.Most}} | {{.Rounds}} |
 {{end}}
 {{end}}## Profiles, and what they said
 
@@ -66,6 +66,7 @@ type (
 		Name, Unit, Least, Most string
 		Ceiling                 bool
 		Median                  float64
+		Rounds                  int
 	}
 	docRatio struct {
 		Name, Target, Met, Meaning string
@@ -87,7 +88,7 @@ func (b *bench) write(path string) error {
 		s := docSection{Title: m.title, Text: m.text}
 		for _, f := range m.figures {
 			s.Figures = append(s.Figures, docFigure{
-				Name: f.name, Unit: f.unit, Ceiling: f.ceiling, Median: median(f.rounds),
+				Name: f.name, Unit: f.unit, Ceiling: f.ceiling, Median: median(f.rounds), Rounds: len(f.rounds),
 				Least: number(slices.Min(f.rounds)), Most: number(slices.Max(f.rounds)),
 			})
 		}

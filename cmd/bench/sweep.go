@@ -122,25 +122,23 @@ func (b *bench) sweeps(ctx context.Context) (err error) {
 	largest := len(sizes) - 1
 	m := b.results.section("sweep", "Sweeps",
 		"Of a simulated VirtFusion in the same process, whose answers cost their time too. *in step*: all servers are in the books as they are; the time that is not spent waiting for VirtFusion's answers, by server, and the most memory that was in use beyond what was before (the simulator's garbage is in it). "+
-			"*new*: nobody knew any of them; from the start of the sweep until the last billing row is committed, waiting included. The largest fleet was swept when new once, and in step three times.")
+			"*new*: nobody knew any of them; from the start of the sweep until the last billing row is committed, waiting included. The largest fleet was swept once when it was new.")
 	s, err := b.startBroker(ctx, "nats-sweep")
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
 	for i, size := range sizes {
-		rounds, fresh := b.rounds, b.rounds
 		if i == largest {
-			rounds, fresh = min(rounds, 3), 1
+			b.tell("sweep of %s new servers", number(float64(size)))
+			err = b.sweepNew(ctx, m, s, size)
+		} else {
+			err = b.each(ctx, fmt.Sprintf("sweep of %s new servers", number(float64(size))), func(int) error { return b.sweepNew(ctx, m, s, size) })
 		}
-		for n := range fresh {
-			b.tell("sweep of %s new servers: round %d", number(float64(size)), n+1)
-			if err := b.sweepNew(ctx, m, s, size); err != nil {
-				return err
-			}
+		if err != nil {
+			return err
 		}
-		b.tell("sweeps of %s servers in step", number(float64(size)))
-		if err := b.sweepsInStep(ctx, m, s, size, rounds); err != nil {
+		if err := b.sweepsInStep(ctx, m, s, size); err != nil {
 			return err
 		}
 	}
@@ -172,7 +170,7 @@ func (f *fleet) complete(ctx context.Context, size int) error {
 	return err
 }
 
-func (b *bench) sweepsInStep(ctx context.Context, m *measured, s *broker, size, rounds int) (err error) {
+func (b *bench) sweepsInStep(ctx context.Context, m *measured, s *broker, size int) (err error) {
 	f, err := b.newFleet(ctx, s, size, customers)
 	if err != nil {
 		return err
@@ -185,10 +183,10 @@ func (b *bench) sweepsInStep(ctx context.Context, m *measured, s *broker, size, 
 		return err
 	}
 	name := fmt.Sprintf("in step, %s servers", number(float64(size)))
-	for range rounds {
+	return b.each(ctx, "sweep of servers "+name, func(int) error {
 		idle := heapInUse()
 		f.meter.reset(idle)
-		err := b.profiled(fmt.Sprintf("sweep_insync_%d", size), func() error {
+		return b.profiled(fmt.Sprintf("sweep_insync_%d", size), func() error {
 			started := time.Now()
 			run, err := f.sweep(ctx)
 			if err != nil {
@@ -202,11 +200,7 @@ func (b *bench) sweepsInStep(ctx context.Context, m *measured, s *broker, size, 
 			m.note(name+", memory", "MiB", float64(f.meter.peak.Load()-int64(idle))/(1<<20)) //nolint:gosec // G115: memory is small
 			return nil
 		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	})
 }
 
 // record puts the fleet into the books as it is.
