@@ -74,7 +74,7 @@ func TestRequest(t *testing.T) {
 // quickly is a run of next to nothing.
 func quickly(t *testing.T, only string, out *bytes.Buffer) config {
 	t.Helper()
-	return config{sections: regexp.MustCompile(only), rounds: 2, quick: true, parent: t.TempDir(), command: "make bench", out: out}
+	return config{sections: regexp.MustCompile(only), rounds: 1, quick: true, parent: t.TempDir(), command: "make bench", out: out}
 }
 
 // TestQuick runs everything but the installed program, and writes the document.

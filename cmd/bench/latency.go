@@ -54,7 +54,7 @@ func (b *bench) endToEnd(ctx context.Context) (err error) {
 	rates := []int{100, 1_000, 3_000}
 	m := b.results.section("end_to_end", "From webhook to books",
 		"Webhooks of new servers, posted at a fixed rate by 128 connections, whatever was answered meanwhile; the reconciler runs in the same process, as in production. "+
-			"A latency runs from the time at which a webhook was due (not from when it was sent: a queue at the client counts) until the transaction with its billing row is committed; *answered* until the 202. ")
+			"A latency runs from the time at which a webhook was due (not from when it was sent: a queue at the client counts) until the transaction with its billing row is committed; *answered* until the 202.")
 	k, err := b.books(ctx, templateName)
 	if err != nil {
 		return err
