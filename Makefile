@@ -13,13 +13,14 @@ ARGS ?=
 PKG ?= ./...
 TESTFLAGS ?=
 TEST_TIMEOUT ?= 10m
-# For `make bench` and `make fuzz`: which, and for how long each.
+# For `make bench`, `make profile`, `make microbench` and `make fuzz`: which, and for how long each.
 BENCH ?= .
 BENCHTIME ?= 1s
 FUZZ ?= .
 FUZZTIME ?= 20s
-# For `make chaos`: how many rounds, and which; empty: others each time.
-ROUNDS ?= 20
+# For `make bench`, `make profile` and `make chaos`: how many rounds; empty: 5, 1 and 20. For `make chaos`: which;
+# empty: others each time.
+ROUNDS ?=
 SEED ?=
 
 LINT := go tool -modfile=tools.mod golangci-lint
@@ -59,7 +60,17 @@ cover: need-postgresql need-chromium need-axe ## Measure test coverage over all 
 	@go tool cover -func=cover/profile.out | awk '$$1 == "total:" { print "total coverage: " $$NF " (cover/index.html)" }'
 
 .PHONY: bench
-bench: need-postgresql ## Run the benchmarks (BENCH=regexp, BENCHTIME=1s)
+bench: need-postgresql build ## Prove the speed, in docs/performance.md (BENCH=regexp of sections, ROUNDS=5)
+	@go build -buildvcs=false -o bin/bench ./cmd/bench
+	@exec bin/bench -only '$(BENCH)' -rounds $(or $(ROUNDS),5) -write docs/performance.md -command '$(strip make bench $(if $(filter-out .,$(BENCH)),BENCH=$(BENCH)) $(if $(ROUNDS),ROUNDS=$(ROUNDS)))'
+
+.PHONY: profile
+profile: need-postgresql build ## The same with CPU profiles, in profiles/ (BENCH=regexp of sections, ROUNDS=1)
+	@go build -buildvcs=false -o bin/bench ./cmd/bench
+	@exec bin/bench -only '$(BENCH)' -rounds $(or $(ROUNDS),1) -cpuprofile profiles
+
+.PHONY: microbench
+microbench: need-postgresql ## Run Go's own benchmarks (BENCH=regexp, BENCHTIME=1s)
 	go test -vet=off -run='^$$' -bench='$(BENCH)' -benchtime=$(BENCHTIME) -benchmem $(PKG)
 
 .PHONY: fuzz
@@ -69,7 +80,7 @@ fuzz: ## Run each fuzz test for a while (FUZZ=regexp, FUZZTIME=20s)
 .PHONY: chaos
 chaos: need-postgresql build ## Crash the service again and again and check the books (ROUNDS=20, SEED=n)
 	@go build -buildvcs=false -o bin/chaos ./cmd/chaos
-	@exec bin/chaos -rounds $(ROUNDS) $(if $(SEED),-seed $(SEED))
+	@exec bin/chaos -rounds $(or $(ROUNDS),20) $(if $(SEED),-seed $(SEED))
 
 ##@ Maintain
 
@@ -93,13 +104,13 @@ screens: need-postgresql need-chromium need-axe ## Write screenshots of the page
 
 .PHONY: clean
 clean: ## Remove what was built (data/ stays)
-	rm -rf bin cover
+	rm -rf bin cover profiles
 
 .PHONY: help
 help: ## List the targets
 	@awk 'BEGIN { FS = ":.*## " } \
 		/^##@ / { printf "\n%s\n", substr($$0, 5) } \
-		/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+		/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 # What a target needs from the system is found, or installed, by a script of its own that says what it does.
 
