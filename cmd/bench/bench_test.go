@@ -175,7 +175,7 @@ func TestRawSQL(t *testing.T) {
 		t.Error(err)
 	}
 	for table, least := range map[string]int64{
-		"serversync.servers": count, "serversync.server_words": count, "serversync.billing_rows": count, "serversync.history": count,
+		"serversync.servers": count, "serversync.words_due": count, "serversync.billing_rows": count, "serversync.history": count,
 		"public.virtfusion_hourly_billing": count, "public.virtfusion_hourly_transactions": count,
 	} {
 		if rows, err := raw.count(ctx, table); err != nil || rows < least {

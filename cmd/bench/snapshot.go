@@ -13,7 +13,7 @@ import (
 )
 
 // byTrigger are tables that triggers fill: whoever writes the others writes them.
-var byTrigger = []string{"serversync.server_words"}
+var byTrigger = []string{"serversync.words_due"}
 
 // snapshot is what was in all tables, by their names.
 type snapshot map[string]*contents
