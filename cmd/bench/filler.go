@@ -11,13 +11,14 @@ import (
 //
 // A million rows through all triggers and indexes would take minutes: the
 // triggers are off meanwhile (session_replication_role), the indexes are made
-// again afterwards, and the statistics are brought up to date.
+// again afterwards, the log may grow meanwhile, and the statistics are brought
+// up to date.
 func (k *books) fill(ctx context.Context, servers int) error {
 	indexes, err := k.indexes(ctx)
 	if err != nil {
 		return err
 	}
-	statements := []string{`SET session_replication_role = replica`, `SET synchronous_commit = off`, `SET maintenance_work_mem = '1GB'`, `SET max_parallel_maintenance_workers = 2`}
+	statements := []string{`ALTER SYSTEM SET max_wal_size = '8GB'`, `SELECT pg_reload_conf()`, `SET session_replication_role = replica`, `SET synchronous_commit = off`, `SET maintenance_work_mem = '1GB'`, `SET max_parallel_maintenance_workers = 2`}
 	for _, x := range indexes {
 		statements = append(statements, `DROP INDEX `+x.name)
 	}
@@ -57,7 +58,7 @@ func (k *books) fill(ctx context.Context, servers int) error {
 	for _, x := range indexes {
 		statements = append(statements, x.definition)
 	}
-	return k.exec(ctx, append(statements, `RESET ALL`, `VACUUM ANALYZE`)...)
+	return k.exec(ctx, append(statements, `RESET ALL`, `VACUUM ANALYZE`, `ALTER SYSTEM RESET max_wal_size`, `SELECT pg_reload_conf()`)...)
 }
 
 // index is one that no constraint needs.

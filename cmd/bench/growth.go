@@ -16,7 +16,7 @@ func (b *bench) growth(ctx context.Context) (err error) {
 	}
 	count := b.amount(4_000, 100)
 	m := b.results.section("growth", "Growth",
-		fmt.Sprintf("As above, with that many servers in the books already, each with its billing row, first charge, record and a line of history: %d new servers, then changes of %d servers at random among those that were there. "+
+		fmt.Sprintf("As with *Events reconciled*, with that many servers in the books already, each with its billing row, first charge, record and a line of history: %d new servers, then changes of %d servers at random among those that were there. "+
 			"The books were filled by SQL beforehand, with triggers off and the indexes made afterwards. The two smaller ones are filled afresh for each round, the largest grows by the new servers.", count, min(count, sizes[0])))
 	s, err := b.startBroker(ctx, "nats-growth")
 	if err != nil {

@@ -82,6 +82,9 @@ func (b *bench) endToEnd(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := k.settle(ctx); err != nil {
+		return err
+	}
 	next := int64(0)
 	once := func(rate int) error {
 		count := int(float64(rate) * b.lasting(4*time.Second).Seconds())
