@@ -56,7 +56,7 @@ func TestPagesSayHowAServerIsBilled(t *testing.T) {
 	w.until("2", `SELECT count(*) FROM serversync.servers WHERE status = 'external'`)
 	p := w.signedIn(t, customerUser)
 	p.open("/")
-	p.waitText(row(priced), "Billed by the hour Created directly in VirtFusion, outside the billing panel. A month $7.30 list price $5.00; each hour is rounded to whole cents")
+	p.waitText(row(priced), "Billed by the hour Created directly in VirtFusion, outside the billing panel. A month $7.30 list price $5.00")
 	p.waitText(row(unpriced), "Not billed Its plan has no price yet. Nothing is charged until your provider sets one")
 	p.waitText(row(unpriced), "A month nothing")
 

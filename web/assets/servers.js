@@ -41,7 +41,7 @@ function price(server) {
 	if (server.billing !== 'on') return soft(unpriced[server.billingReason] ?? 'nothing');
 	const [charged, list] = [server.effectiveMonthly ?? server.monthlyPrice, server.monthlyPrice];
 	if (list === null || Number(charged) === Number(list)) return h('strong', {}, money(charged));
-	return [h('strong', {}, money(charged)), h('div', { class: 'soft small' }, `list price ${money(list)}; each hour is rounded to ${Number(charged) === 0 ? 'nothing' : 'whole cents'}`)];
+	return [h('strong', {}, money(charged)), h('div', { class: 'soft small' }, `list price ${money(list)}${Number(charged) === 0 ? '; an hour of it rounds to nothing' : ''}`)];
 }
 
 const manyAddresses = 3;
@@ -94,6 +94,7 @@ const list = pagedList({
 	changed({ size: n, more, query }) {
 		const filtered = Object.keys(query).some((name) => name !== 'sort');
 		say(byId('count'), `${more ? `The first ${n}` : plural(n, 'server')}${filtered ? (n === 1 ? ' matches' : ' match') : ''}`);
+		byId('servers').classList.toggle('many', n > 100);
 		const empty = byId('empty');
 		empty.hidden = n > 0;
 		if (n > 0) return;
