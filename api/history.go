@@ -45,18 +45,6 @@ type ChangeDetail struct {
 	EventID *string         `json:"eventId"`
 }
 
-// changeMessages say each kind of change to a customer.
-var changeMessages = map[string]string{
-	"observed":          "the server was found, or something about it changed",
-	"decided":           "how the server is billed was decided",
-	"billing_created":   "billing of the server was recorded",
-	"billing_changed":   "the price, the package or the state of its billing changed",
-	"billing_closed":    "billing of the server ended",
-	"billing_withdrawn": "the record of its billing was taken back",
-	"refund_due":        "a charge is looked at by an administrator",
-	"charge_voided":     "a pending charge was voided",
-}
-
 // ownHistory answers GET /api/user/servers/sync/history.
 func (a *API) ownHistory(c echo.Context) error {
 	who := caller(c)
@@ -139,7 +127,7 @@ func (a *API) runsOf(c echo.Context, entries []db.Entry) (map[string]*Run, error
 
 func toChange(u *db.UserChange) *Change {
 	return &Change{
-		ID: u.ID, ServerID: u.VirtfusionID, ServerName: u.ServerName, Kind: u.Kind, Message: changeMessages[u.Kind],
+		ID: u.ID, ServerID: u.VirtfusionID, ServerName: u.ServerName, Kind: u.Kind, Message: changeMessage(u),
 		BillingID: u.BillingID, RunID: orNull(u.RunID),
 		ChangeDetail: &ChangeDetail{Reason: u.Reason, Before: u.Before, After: u.After, Source: u.Source, EventID: orNull(u.EventID)},
 	}

@@ -97,7 +97,7 @@ func TestHistory(t *testing.T) {
 			t.Errorf("a customer is shown %q: %s", secret, own.raw)
 		}
 	}
-	if c := data[api.Page[api.HistoryEntry]](t, own).Items[5].Change; c.Message != "billing of the server was recorded" {
+	if c := data[api.Page[api.HistoryEntry]](t, own).Items[5].Change; c.Message != "its billing was recorded" {
 		t.Errorf("%+v", c)
 	}
 	if got := page("/api/admin/users/1/servers/sync/history"); len(got.Items) != 0 || got.Items == nil || got.NextCursor != nil {

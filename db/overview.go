@@ -87,7 +87,8 @@ type UserBooks struct {
 	Servers  int64 // that are not gone
 	Synced   int64 // of those: billed as they should be, as far as we know
 	External int64
-	// Rows are the user's billing rows, but for those of servers that are gone.
+	// Rows are the user's billing rows, but for those of servers that are gone, and
+	// for those that were switched off when their server became another's.
 	Rows int64
 }
 
@@ -103,8 +104,9 @@ func ReadUserBooks(ctx context.Context, idb bun.IDB, userID int64) (UserBooks, e
 				WHERE r.state = 'succeeded' AND NOT r.dry_run AND (r.kind = 'sweep' OR r.kind IN ('sync', 'replay') AND r.user_id = u.id)),
 			s.servers, s.synced, s.external,
 			(SELECT count(*) FROM public.virtfusion_hourly_billing b
-				WHERE b.user_id = u.id AND NOT EXISTS (
-					SELECT FROM serversync.servers g WHERE g.virtfusion_id = b.virtfusion_server_id AND g.status = 'gone'))
+				WHERE b.user_id = u.id AND NOT EXISTS ( -- gone, or another's by now and off here
+					SELECT FROM serversync.servers g WHERE g.virtfusion_id = b.virtfusion_server_id
+						AND (g.status = 'gone' OR g.user_id IS DISTINCT FROM u.id AND b.billing_enabled IS NOT TRUE)))
 		FROM public.users u
 		CROSS JOIN LATERAL (
 			SELECT count(*) AS servers,

@@ -37,10 +37,12 @@ func Leaks(ctx context.Context, idb bun.IDB) ([]Leak, error) {
 		err := rows.Scan(&l.Status, &l.Reason, &l.Monthly, &l.Hours, &l.Servers)
 		return l, err
 	}, `
-		SELECT s.status, s.billing_reason, CASE WHEN s.billing_reason <> 'unpriced' THEN b.monthly_price END,
+		SELECT s.status, s.billing_reason, CASE WHEN s.billing_reason <> 'unpriced' THEN coalesce(b.monthly_price, p.price / 100.0) END,
 			CASE WHEN b.hours_in_month > 0 THEN b.hours_in_month ELSE $1 END, count(*)
 		FROM serversync.servers s
 		LEFT JOIN public.virtfusion_hourly_billing b ON b.id = s.billing_id
+		-- Where the row itself is missing, the price is its package's of today.
+		LEFT JOIN public.package_pricing p ON b.id IS NULL AND p.virtfusion_package_id = s.package_id
 		WHERE s.status IN ('external', 'native') AND s.billing = 'off' AND s.billing_reason IN ('unpriced', 'disabled_by_skypanel')
 		GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4`, policy.HoursPerMonth)
 	if err != nil {

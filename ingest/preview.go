@@ -158,7 +158,7 @@ func (j *job) asks(p *db.RunPreview) string {
 	case j.run.Progress.Whole && j.run.Progress.Listed == 0 && j.run.Progress.Missing > 0:
 		return fmt.Sprintf("VirtFusion's list is empty, and we know %d servers: check what the API token may see. Once approved, VirtFusion is asked for each, and what it does not know ends", p.Missing)
 	case p.Missing > 0:
-		return fmt.Sprintf("%d servers are not in VirtFusion's list, more than %s. Once approved, VirtFusion is asked for each, and what it does not know ends", p.Missing, j.limitWords(p))
+		return fmt.Sprintf("VirtFusion's list leaves out %d of the servers that we know, more than %s. Once approved, VirtFusion is asked for each, and what it does not know ends", p.Missing, j.limitWords(p))
 	case j.ObserveOnly:
 		return ""
 	case p.Changes > p.Limit:

@@ -10,7 +10,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io/fs"
-	"mime"
 	"net/http"
 	"path"
 	"strings"
@@ -63,11 +62,21 @@ func Register(e *echo.Echo, c Config) error {
 			e.GET("/", page(f, ancestors), gzip)
 		case "admin.html":
 			e.GET("/admin", page(f, "'none'"), gzip)
+			e.Pre(withoutSlash("/admin"))
 		default:
 			e.GET("/"+name, c.asset(f), gzip)
 		}
 	}
 	return nil
+}
+
+// types are the media types of what there is. The system's own table may say
+// others, and a browser takes no module that is called otherwise.
+var types = map[string]string{
+	".html": "text/html; charset=utf-8",
+	".css":  "text/css; charset=utf-8",
+	".js":   "text/javascript; charset=utf-8",
+	".svg":  "image/svg+xml",
 }
 
 func load() (map[string]file, error) {
@@ -80,7 +89,7 @@ func load() (map[string]file, error) {
 		if err != nil {
 			return err
 		}
-		kind := mime.TypeByExtension(path.Ext(name))
+		kind := types[path.Ext(name)]
 		if kind == "" {
 			return fmt.Errorf("web/%s: no known type", name)
 		}
@@ -103,6 +112,20 @@ func page(f file, ancestors string) echo.HandlerFunc {
 		h.Set("Cross-Origin-Opener-Policy", "same-origin")
 		h.Set("Permissions-Policy", "camera=(), geolocation=(), microphone=(), payment=()")
 		return f.answer(c)
+	}
+}
+
+// withoutSlash sends who asks for a page with a slash at its end to the page:
+// what it names relative to itself would not be found from there. The way back is
+// relative too, for proxies that take a path away.
+func withoutSlash(path string) echo.MiddlewareFunc {
+	return func(next echo.HandlerFunc) echo.HandlerFunc {
+		return func(c echo.Context) error {
+			if c.Request().URL.Path != path+"/" {
+				return next(c)
+			}
+			return c.Redirect(http.StatusPermanentRedirect, ".."+path)
+		}
 	}
 }
 

@@ -33,8 +33,8 @@ func TestPagesSyncFromClickToSummary(t *testing.T) {
 	p.click(byRole("button", "Sync servers"))
 	p.waitText("dialog .notice.good", "2 servers")
 	// Its billing is decided a moment later, when it is clear that SkyPANEL has not sold it.
-	p.waitText("dialog .found", "found-by-sync External new: its billing was recorded")
-	p.waitText("dialog .found", "not billed: no price")
+	p.waitText("dialog .found", "found-by-sync External new: billed by the hour")
+	p.waitText("dialog .found", "no-price-yet External new: not billed: no price")
 	p.waitText("#list", "found-by-sync")
 	w.until("on", `SELECT billing FROM serversync.servers WHERE virtfusion_id = $1`, found.ID)
 	p.axe()
@@ -56,7 +56,7 @@ func TestPagesSayHowAServerIsBilled(t *testing.T) {
 	w.until("2", `SELECT count(*) FROM serversync.servers WHERE status = 'external'`)
 	p := w.signedIn(t, customerUser)
 	p.open("/")
-	p.waitText(row(priced), "Billed by the hour Created directly in VirtFusion, and billed since it was found. A month $7.30 list $5.00")
+	p.waitText(row(priced), "Billed by the hour Created directly in VirtFusion, outside the billing panel. A month $7.30 list price $5.00")
 	p.waitText(row(unpriced), "Not billed Its plan has no price yet. Nothing is charged until your provider sets one")
 	p.waitText(row(unpriced), "A month nothing")
 
@@ -280,7 +280,50 @@ func TestPagesSayWhatToDoAboutErrors(t *testing.T) {
 		return nil
 	})
 	p.click(byRole("button", "Sync again"))
-	p.waitText("dialog .notice.bad", "You are not signed in. Sign in to your hosting panel")
+	p.waitText("body", "Sign in to your hosting panel")
+}
+
+// Whoever is signed out, or somebody else by now, finds nothing of before, and a
+// page that can be used.
+func TestPagesForgetWhoWasSignedIn(t *testing.T) {
+	t.Parallel()
+	w := newPagesWorld(t, pagesOptions{})
+	w.createLoudly(customerID, smallPlan, "hers-alone")
+	w.until("1", `SELECT count(*) FROM serversync.servers WHERE status = 'external'`)
+	p := w.signedIn(t, customerUser)
+	p.expectErrors("401", "WebSocket")
+	p.open("/")
+	p.waitText("#who", "Beatriz Barros")
+	p.click(byRole("button", "Sync servers"))
+	p.waitText("dialog .notice.good", "1 server")
+	w.exec(`DELETE FROM session`)
+	p.waitText("#trouble", "Sign in to see your servers")
+	p.waitCount("dialog", 0)
+	if text := p.text("body"); strings.Contains(text, "Beatriz") || strings.Contains(text, "hers-alone") {
+		t.Errorf("what is left: %s", text)
+	}
+	if got := p.focused(); got != `heading "Sign in to see your servers"` {
+		t.Errorf("the focus is at %s", got)
+	}
+	p.click(byRole("button", "I am signed in now"))
+	p.waitText("#trouble", "Sign in to see your servers")
+
+	// Another customer signs in, in another tab of the same browser.
+	other := w.signedIn(t, customerUser)
+	other.open("/")
+	other.waitText("#list", "hers-alone")
+	w.exec(`UPDATE session SET sess = jsonb_set(sess::jsonb, '{passport,user}', '3') WHERE sess::jsonb #>> '{passport,user}' = '2'`)
+	other.await("the session is another's", func() error {
+		var id int
+		other.eval(`fetch('/api/user/me').then((r) => r.json()).then((a) => a.data.id)`, &id)
+		if id != 3 {
+			return fmt.Errorf("still %d", id)
+		}
+		return nil
+	})
+	other.eval(`void dispatchEvent(new Event('focus'))`, nil)
+	other.waitText("#who", "Chen Cai")
+	other.waitText("#empty", "No servers yet.")
 }
 
 // The element on a page of another origin, which has its own policy, and a style
@@ -436,4 +479,102 @@ func TestPagesNeedOneRound(t *testing.T) {
 			t.Errorf("%s: %.0f bytes in all, want less than 100,000", path, bytes)
 		}
 	}
+}
+
+// A slash too many leads to the page all the same, also behind a proxy.
+func TestPagesWithASlashTooMany(t *testing.T) {
+	t.Parallel()
+	w := newPagesWorld(t, pagesOptions{})
+	p := w.signedIn(t, adminUser)
+	p.open("/admin/")
+	p.waitText("#view h1", "Overview")
+	p.waitText("#live", "Live")
+}
+
+// rules are what becomes of a page's requests: [hold] and [fail] make them.
+const requestRules = `(() => {
+	globalThis.rules = []; globalThis.seen = [];
+	const real = globalThis.fetch;
+	globalThis.fetch = async (input, init) => {
+		const url = String(input);
+		seen.push((init?.method ?? 'GET') + ' ' + url);
+		const rule = rules.find((r) => url.includes(r.part) && (r.method ?? 'GET') === (init?.method ?? 'GET'));
+		if (rule) {
+			if (rule.once) rules.splice(rules.indexOf(rule), 1);
+			if (rule.fail) throw new TypeError('made to fail');
+			await new Promise((resolve) => { rule.release = resolve; globalThis.held = rule; });
+		}
+		return real(input, init);
+	};
+})()`
+
+// A sync that has begun is followed to its end, whatever the page fails to read.
+func TestPagesDoNotLoseSightOfASync(t *testing.T) {
+	t.Parallel()
+	w := newPagesWorld(t, pagesOptions{})
+	w.createSilently(customerID, smallPlan, "kept-in-sight")
+	p := w.signedIn(t, customerUser)
+	p.open("/")
+	p.waitText("#live", "Live")
+	p.eval(requestRules, nil)
+	p.eval(`rules.push({part: '/sync/runs/', fail: true, once: true})`, nil)
+	p.click(byRole("button", "Sync servers"))
+	p.waitText("dialog .notice.good", "1 server")
+
+	// Closed while a sync is about to begin, and opened again: it is watched.
+	p.eval(`rules.push({part: 'servers/sync?wait=0', method: 'POST', once: true})`, nil)
+	p.click("dialog footer button:not(.first)")
+	p.waitFor(`globalThis.held?.release !== undefined`)
+	p.click("dialog footer .first")
+	p.waitCount("dialog", 0)
+	p.click(byRole("button", "Sync servers"))
+	p.eval(`held.release(), true`, nil)
+	p.waitText("dialog .notice.good", "All in step: 1 server synchronised")
+
+	// What is older is asked for once, however impatient the reader.
+	w.exec(`INSERT INTO serversync.history (at, virtfusion_id, user_id, kind, reason, source, event_id)
+		SELECT now() - g * interval '1 minute', s.virtfusion_id, $1, 'observed', 'x', 'test', '' FROM serversync.servers s, generate_series(1, 50) g`, customerUser)
+	p.click("dialog summary")
+	p.waitCount("dialog .history > li", 20)
+	p.eval(`deep('dialog details button').click(), deep('dialog details button').click(), true`, nil)
+	p.waitCount("dialog .history > li", 40)
+	p.eval(`rules.push({part: 'sync/history', fail: true, once: true})`, nil)
+	p.click(byRole("button", "Show older"))
+	p.waitText("dialog details", "The service cannot be reached")
+	p.waitCount("dialog .history > li", 40)
+}
+
+// The element may be moved, changed and taken away: it leaves no timers behind,
+// and takes the focus from nobody.
+func TestPagesElementComesAndGoes(t *testing.T) {
+	t.Parallel()
+	w := newPagesWorld(t, pagesOptions{})
+	p := w.signedIn(t, customerUser)
+	p.open("/")
+	p.waitText("#live", "Live")
+	p.eval(`(() => {
+		globalThis.timers = new Set();
+		const set = setInterval, clear = clearInterval;
+		globalThis.setInterval = (...a) => { const id = set(...a); timers.add(id); return id; };
+		globalThis.clearInterval = (id) => { timers.delete(id); clear(id); };
+		globalThis.tile = document.createElement('server-sync');
+		tile.setAttribute('mode', 'status');
+		document.querySelector('main').append(tile);
+		document.querySelector('main').prepend(tile);
+		for (const mode of ['', 'status', '', 'status']) tile.setAttribute('mode', mode);
+	})()`, nil)
+	p.waitText(".tile", "No servers yet")
+	p.waitFor(`timers.size === 2`)
+	p.eval(`tile.shadowRoot.querySelector('button').focus()`, nil)
+	p.eval(requestRules, nil)
+	p.eval(`void tile.shadowRoot.querySelector('.tile strong').setAttribute('data-old', '')`, nil)
+	p.eval(`document.dispatchEvent(new CustomEvent('serversync:ended'))`, nil)
+	p.waitFor(`tile.shadowRoot.querySelector('.tile strong:not([data-old])') !== null`) // drawn anew
+	var focused bool
+	p.eval(`document.activeElement === tile && tile.shadowRoot.activeElement?.tagName === 'BUTTON'`, &focused)
+	if !focused {
+		t.Error("the tile took the focus from its button")
+	}
+	p.eval(`tile.remove(), true`, nil)
+	p.waitFor(`timers.size === 0`)
 }

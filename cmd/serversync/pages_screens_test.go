@@ -35,7 +35,7 @@ func TestScreens(t *testing.T) {
 	customer.emulate("prefers-color-scheme", "light")
 	w.createSilently(customerID, smallPlan, "found-by-sync")
 	customer.click(byRole("button", "Sync servers"))
-	customer.waitText("dialog .found", "its billing was recorded")
+	customer.waitText("dialog .found", "billed by the hour")
 	customer.waitText("dialog .notice.good", "6 servers")
 	customer.shoot("sync")
 	nobody := w.newTab(t)

@@ -7,7 +7,6 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
-	"time"
 )
 
 // The customer's page loads for whoever is signed in, complains of nothing, is
@@ -52,13 +51,18 @@ func TestPagesAdminPageLoads(t *testing.T) {
 // nobody to the service.
 func TestPagesWorldObeysItsOptions(t *testing.T) {
 	t.Parallel()
-	w := newPagesWorld(t, pagesOptions{maxChanges: "1", settle: time.Hour, observeOnly: true, frameAncestors: []string{"https://panel.example"}})
+	w := newPagesWorld(t, pagesOptions{observeOnly: true, frameAncestors: []string{"https://panel.example"}})
 	if _, header := w.get("/"); !strings.Contains(header.Get("Content-Security-Policy"), "frame-ancestors 'self' https://panel.example") {
 		t.Errorf("no frame ancestors: %v", header)
 	}
 	w.createLoudly(5, 5, "watched") // Chen's
 	w.until("1", `SELECT count(*) FROM serversync.servers`)
-	w.until("0", `SELECT count(*) FROM public.virtfusion_hourly_billing`)
+	w.exec(`UPDATE serversync.servers SET settle_until = now() - interval '1 minute'`) // nobody acts on it
+	w.createLoudly(5, 5, "watched too")
+	w.until("2", `SELECT count(*) FROM serversync.servers`)
+	if rows := w.value(`SELECT count(*) FROM public.virtfusion_hourly_billing`); rows != "0" {
+		t.Errorf("%s billing rows while only observing", rows)
+	}
 	p := w.newTab(t)
 	p.expectErrors("401")
 	p.open("/")

@@ -414,7 +414,8 @@ func (p *tab) reducedMotion() { p.Helper(); p.emulate("prefers-reduced-motion", 
 func (p *tab) screenshot(name string, width, height int64) []byte {
 	p.Helper()
 	p.setViewport(width, height)
-	p.eval("document.fonts.ready.then(() => true)", nil)
+	// What came into sight with the size is drawn with the frame after the next.
+	p.eval("document.fonts.ready.then(() => new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(drawn, 100)))))", nil)
 	shot, err := p.capture()
 	if err != nil {
 		p.Fatalf("take the picture %s: %v", name, err)

@@ -16,6 +16,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -115,7 +116,7 @@ func New(cfg Config) (*Server, error) {
 	e.HideBanner, e.HidePort = true, true
 	e.IPExtractor = clientAddrExtractor(cfg.TrustedProxies)
 	e.HTTPErrorHandler = s.answerError
-	e.Pre(middleware.RemoveTrailingSlash()) // a slash too many in VirtFusion's webhook must not lose its events
+	e.Pre(middleware.RemoveTrailingSlashWithConfig(middleware.TrailingSlashConfig{Skipper: wantsPage})) // a slash too many in VirtFusion's webhook must not lose its events
 	e.Use(s.requestID, s.observe, recoverPanics)
 	s.echo = e
 	if err := s.registerRoutes(); err != nil {
@@ -202,6 +203,12 @@ func (l connLog) Write(p []byte) (int, error) {
 
 // headKey marks the context of a request that came as HEAD.
 type headKey struct{}
+
+// wantsPage reports that somebody opens an address in a browser, where a slash
+// more makes other addresses of those that the page names.
+func wantsPage(c echo.Context) bool {
+	return c.Request().Method == http.MethodGet && strings.Contains(c.Request().Header.Get(echo.HeaderAccept), "text/html")
+}
 
 // AskedByHead reports whether a request that its handler sees as GET came as
 // HEAD: what may happen once only, must not happen for it.

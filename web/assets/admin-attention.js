@@ -1,8 +1,8 @@
 // What a person has to look at, each with the next step.
 import { get } from './api.js';
-import { h } from './dom.js';
-import { money, number, plural } from './format.js';
-import { area, link, runBadge, runName, sentence, serverLink, soon, userLink } from './admin-parts.js';
+import { h, soon } from './dom.js';
+import { money, number, plural, sentence } from './format.js';
+import { area, link, runBadge, runName, serverLink, userLink } from './admin-parts.js';
 import { bulk } from './admin-bulk.js';
 import { goToUser } from './admin-servers.js';
 
@@ -27,18 +27,20 @@ function groupBy(items, key) {
 	return [...groups].sort(([, a], [, b]) => b.length - a.length);
 }
 
-/** named servers, the first few, and where the rest are. */
+/** named servers, the first few, and where the rest are; filter null: no filter is of them and of no others. */
 const named = (items, filter) => h('p', { class: 'small' }, items.slice(0, few).map((s, i) => [i > 0 ? ', ' : '', serverLink(s.id, s.name)]),
-	items.length > few ? [' and ', link(`${number(items.length - few)} more`, 'servers', filter)] : null);
+	items.length > few ? [' and ', filter ? link(`${number(items.length - few)} more`, 'servers', filter) : `${number(items.length - few)} more`] : null);
 
-/** tool folds an action away that belongs to a step; closed is called when it is folded again. */
-function tool(label, filter, preset, closed) {
+/** tool folds an action on {ids} or {filter} away that belongs to a step; closed is called when it is folded again. */
+function tool(label, target, preset, signal, closed) {
 	const place = h('div');
 	return h('details', { ontoggle: (event) => {
 		if (!event.target.open) closed();
-		else if (!place.hasChildNodes()) place.append(bulk({ choose: () => ({ filter }), preset }).element);
+		else if (!place.hasChildNodes()) place.append(bulk({ choose: () => target, preset, signal }).element);
 	} }, h('summary', {}, label), place);
 }
+
+const targetOf = (items, filter) => (filter ? { filter } : { ids: items.map((s) => s.id) });
 
 const groups = [
 	{
@@ -55,21 +57,21 @@ const groups = [
 	},
 	{
 		title: 'Without a price', filter: { status: 'external', reason: 'unpriced' }, none: 'Every package that is in use has a price.',
-		show: ({ items }, closed) => groupBy(items, (s) => s.packageId ?? 0).map(([id, some]) => {
-			const own = { status: 'external', reason: 'unpriced', package: id };
+		show: ({ items }, signal, closed) => groupBy(items, (s) => s.packageId).map(([id, some]) => {
+			const own = id === null ? null : { status: 'external', reason: 'unpriced', package: id };
 			return h('li', { class: 'step' },
-				id ? h('p', {}, h('strong', {}, `Package ${id}`), ` has no price in SkyPANEL (${plural(some.length, 'server')}): give it one under package pricing, and they are billed from then on; or bill them as another package.`)
+				own ? h('p', {}, h('strong', {}, `Package ${id}`), ` has no price in SkyPANEL (${plural(some.length, 'server')}): give it one under package pricing, and they are billed from then on; or bill them as another package.`)
 					: h('p', {}, h('strong', {}, 'No package'), ` is known of ${plural(some.length, 'server')}: say which package to bill ${some.length === 1 ? 'it' : 'them'} as.`),
-				named(some, own), tool('Bill as another package', own, 'set-package', closed));
+				named(some, own), tool('Bill as another package', targetOf(some, own), 'set-package', signal, closed));
 		}),
 	},
 	{
 		title: 'Switched off by SkyPANEL', filter: { status: 'external,native', reason: 'disabled_by_skypanel' }, none: 'SkyPANEL switched nothing off that runs.',
-		show: ({ items }, closed) => groupBy(items, (s) => s.userId).map(([id, some]) => {
-			const own = { status: 'external,native', reason: 'disabled_by_skypanel', ...(id ? { user: id } : {}) };
+		show: ({ items }, signal, closed) => groupBy(items, (s) => s.userId).map(([id, some]) => {
+			const own = id === null ? null : { status: 'external,native', reason: 'disabled_by_skypanel', user: id };
 			const lost = some.reduce((sum, s) => sum + Number(s.monthlyPrice ?? 0), 0);
 			return h('li', { class: 'step' }, h('p', {}, h('strong', {}, userLink(id)), `: SkyPANEL switched billing off for ${plural(some.length, 'server')} that go${some.length === 1 ? 'es' : ''} on running, ${money(lost)} a month by list price. Check whether that was meant: if not, switch it on again.`),
-				named(some, own), tool('Switch it on again', own, 'billing-on', closed));
+				named(some, own), tool('Switch it on again', targetOf(some, own), 'billing-on', signal, closed));
 		}),
 	},
 	{
@@ -90,7 +92,7 @@ export function attention(page) {
 			head.hidden = n === 0;
 			head.textContent = found.more ? `${number(n)}+` : number(n);
 			if (n === 0) return h('p', { class: 'soft dot good' }, group.none);
-			return [h('ul', { class: 'steps' }, group.show(found, () => a.load())), n > few ? h('p', { class: 'small' }, link('All of them in the list', 'servers', group.filter)) : null];
+			return [h('ul', { class: 'steps' }, group.show(found, page.signal, () => a.load())), n > few ? h('p', { class: 'small' }, link('All of them in the list', 'servers', group.filter)) : null];
 		});
 		page.root.append(h('section', { class: 'card stack' }, h('h2', {}, group.title, ' ', head), a.element));
 		a.load();

@@ -2,7 +2,7 @@
 import { call } from './api.js';
 import { fill, h } from './dom.js';
 import { plural } from './format.js';
-import { button, effects, follow, meter, pages, previewOf, problemsOf, resultsOf } from './admin-parts.js';
+import { button, effects, follow, meter, ordering, pages, previewOf, problemsOf, resultsOf } from './admin-parts.js';
 import { resultTable } from './admin-runs.js';
 
 const actions = {
@@ -14,19 +14,19 @@ const actions = {
 	clear: ['Take wishes back', 'Forgets what operators wished of it; it is decided by the rules again.'],
 };
 
-/** order sends a bulk action and waits for its end, however long it takes. */
-async function order(body, place) {
-	const answer = await call('POST', 'api/admin/servers/bulk', { body });
+/** order sends a bulk action, as body() says, and waits for its end, however long it takes. */
+const order = (body, place, signal) => ordering(() => call('POST', 'api/admin/servers/bulk', { body: body() }), async (answer) => {
 	if (answer.status !== 202) return answer.data;
 	const m = meter(answer.data);
 	fill(place, m.element);
-	const run = await follow(answer.data.id, m.update);
+	const run = await follow(answer.data.id, m.update, signal);
+	const results = await resultsOf(run.id, signal);
 	fill(place);
 	return {
-		runId: run.id, dryRun: run.dryRun, preview: run.preview, results: await resultsOf(run.id), errors: run.problems.filter((p) => p.serverId === null),
+		runId: run.id, dryRun: run.dryRun, preview: run.preview, results, errors: run.problems.filter((p) => p.serverId === null),
 		new: run.new, updated: run.updated, unchanged: run.unchanged, failed: run.failed,
 	};
-}
+});
 
 /** resultsTable of an answer: those that failed first, a hundred at a time. */
 function resultsTable(results) {
@@ -34,18 +34,19 @@ function resultsTable(results) {
 	const all = [...results].sort((a, b) => (b.result === 'failed') - (a.result === 'failed') || a.id - b.id);
 	const list = pages({
 		element: t.element, body: t.body, item: t.result, empty: h('p', {}, 'No server.'),
-		read: async (from) => ({ items: all.slice(from ?? 0, (from ?? 0) + 100), next: (from ?? 0) + 100 < all.length ? (from ?? 0) + 100 : null }),
+		read: async ({ cursor: from }) => ({ items: all.slice(from ?? 0, (from ?? 0) + 100), next: (from ?? 0) + 100 < all.length ? (from ?? 0) + 100 : null }),
 	});
 	list.load();
-	return h('details', { open: all.length <= 10 || all.some((r) => r.result === 'failed') }, h('summary', {}, `Each of ${plural(all.length, 'server')}`), list.element);
+	return h('details', { open: all.length <= 10 || all.some((r) => r.result === 'failed') }, h('summary', {}, `Each of ${plural(all.length, 'server')}`), list.outside);
 }
 
 /**
  * bulk is a form for an action. `choose()` returns what it is for, {ids} or
  * {filter}, or null for nothing; `done()` is called when something was done.
- * What is sent to be done are the servers of the preview, and no others.
+ * What is sent to be done are the servers of the preview, and no others. `signal`
+ * ends with the page.
  */
-export function bulk({ choose, done = () => {}, preset = 'resync' }) {
+export function bulk({ choose, done = () => {}, preset = 'resync', signal }) {
 	const select = h('select', { onchange: () => stale() }, Object.entries(actions).map(([value, [label]]) => h('option', { value, selected: value === preset }, label)));
 	const hint = h('p', { class: 'small soft' });
 	const packageId = h('input', { type: 'number', min: 1, step: 1, inputMode: 'numeric', oninput: () => stale() });
@@ -79,19 +80,21 @@ export function bulk({ choose, done = () => {}, preset = 'resync' }) {
 			wanted.packageId = Number(packageId.value);
 		}
 		const mine = previewed = { wanted };
-		const answer = await order({ ...target, ...wanted, dryRun: true }, shown);
+		const answer = await order(() => ({ ...target, ...wanted, dryRun: true }), shown, signal)();
 		if (previewed !== mine) return; // something else is wanted by now
-		mine.ids = answer.results.filter((r) => r.result !== 'failed').map((r) => r.id);
+		mine.ids = answer.preview ? answer.results.filter((r) => r.result !== 'failed').map((r) => r.id) : [];
 		const n = mine.ids.length;
-		apply.textContent = `Apply to ${plural(n, 'server')}`;
+		apply.textContent = n > 0 ? `Apply to ${plural(n, 'server')}` : 'Apply';
 		apply.disabled = n === 0;
-		fill(shown, h('p', { class: 'notice' }, h('strong', {}, 'Preview: '), `“${actions[wanted.action][0]}” for ${plural(answer.results.length, 'server')} would ${answer.preview ? effects(answer.preview) : 'be done'}.`,
-			wanted.action === 'resync' ? ' VirtFusion is asked for each, so that what it says by then counts.' : ''),
+		fill(shown, h('p', { class: answer.preview ? 'notice' : 'notice bad' }, h('strong', {}, 'Preview: '), `“${actions[wanted.action][0]}” for ${plural(answer.results.length, 'server')} `,
+			answer.preview ? `would ${effects(answer.preview)}.` : 'could not be worked out: nothing can be applied. Look at it again in a moment.',
+			answer.preview && wanted.action === 'resync' ? ' VirtFusion is asked for each, so that what it says by then counts.' : ''),
 		problemsOf(answer.errors), answer.preview ? previewOf(answer.preview, { many: false }) : null, resultsTable(answer.results));
 	}
 	async function doIt() {
 		const { wanted, ids } = previewed;
-		const answer = await order({ ids, ...wanted, reason: wanted.action === 'resync' ? undefined : reason.value.trim() || undefined }, shown);
+		previewed.apply ??= order(() => ({ ids, ...wanted, reason: wanted.action === 'resync' ? undefined : reason.value.trim() || undefined }), shown, signal);
+		const answer = await previewed.apply();
 		stale();
 		fill(said, h('p', { class: `notice ${answer.failed > 0 || answer.errors.length > 0 ? 'warn' : 'good'}`, role: 'status' }, h('strong', {}, `Done for ${plural(answer.results.length, 'server')}: `),
 			`${answer.new} new, ${answer.updated} changed, ${answer.unchanged} unchanged, ${answer.failed} failed. `, h('a', { href: `#/runs/${answer.runId}` }, 'The run')),
@@ -102,6 +105,6 @@ export function bulk({ choose, done = () => {}, preset = 'resync' }) {
 	const apply = button('Apply', place, doIt, 'first', () => previewed?.ids?.length > 0);
 	stale();
 	const form = h('form', { class: 'row', onsubmit: (event) => { event.preventDefault(); preview.click(); } },
-		h('label', {}, h('span', {}, 'Action'), select), packageField, h('label', { class: 'grow' }, h('span', {}, 'Reason'), reason), preview, apply);
+		h('label', {}, h('span', {}, 'Action'), select), packageField, h('label', { class: 'grow' }, h('span', {}, 'Reason'), reason), h('input', { type: 'submit', hidden: true }), preview, apply); // Enter previews
 	return { element: h('div', { class: 'stack bulk' }, form, hint, place, shown, said), stale };
 }

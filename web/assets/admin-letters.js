@@ -11,8 +11,8 @@ export function letters(page) {
 	const body = h('ul', { class: 'stack' });
 	const said = h('div', { role: 'status' });
 	const list = pages({
-		element: body, body, auto: true, item: letter,
-		read: async (cursor, signal) => {
+		element: body, body, auto: '400px', item: letter, signal: page.signal,
+		read: async ({ cursor, signal }) => {
 			const found = await get('api/admin/dead-letters', { cursor }, signal);
 			return { items: found.items, next: found.nextCursor };
 		},
@@ -20,6 +20,7 @@ export function letters(page) {
 	});
 
 	function gone(id, message) {
+		if (page.signal.aborted) return;
 		list.drop(id);
 		fill(said, h('p', { class: 'notice good' }, message));
 		page.root.parentElement.querySelector('h1').focus({ preventScroll: true }); // where the focus was is no more
@@ -46,12 +47,12 @@ export function letters(page) {
 				button('Requeue', place, async () => gone(l.id, (await call('POST', `api/admin/dead-letters/${l.id}/requeue`)).message || 'It is tried again.'), 'first'),
 				h('button', { type: 'button', class: 'danger', onclick: () => discard(l) }, 'Discard …')), place);
 	}
-	page.refresh = () => list.load();
+	page.refresh = list.renew;
 	let known = null;
 	page.stands = (o) => {
-		if (known !== null && o.deadLetters > known) list.load();
+		if (known !== null && o.deadLetters > known) list.renew();
 		known = o.deadLetters;
 	};
-	page.root.append(h('p', { class: 'soft' }, 'Mend what the reason says first. Requeue puts an event back at the end of the stream; what is newer is never overwritten by it.'), said, list.element);
+	page.root.append(h('p', { class: 'soft' }, 'Mend what the reason says first. Requeue puts an event back at the end of the stream; what is newer is never overwritten by it.'), said, list.outside);
 	list.load();
 }

@@ -1,17 +1,19 @@
 // How everything stands, at a glance.
 import { get, post, url } from './api.js';
 import { fill, h, say } from './dom.js';
-import { ago, money, number, plural } from './format.js';
+import { ago, money, number, plural, sentence } from './format.js';
 import { reasonLabel, statuses } from './words.js';
-import { area, button, counts, failure, figures, link, meter, runBadge, runName, section, sentence, table, to } from './admin-parts.js';
+import { area, button, counts, failure, figures, link, meter, runBadge, runName, section, table, to } from './admin-parts.js';
 
 /** parts of the coverage: they add up to the total. [name, class, servers, filter of the list] */
-function partsOf(c) {
+function partsOf(c, leaks) {
+	const unbilled = leaks.reasons.filter((r) => r.status === 'native').reduce((n, r) => n + r.servers, 0); // of SkyPANEL's own
 	const off = Object.entries(c.off).sort(([, a], [, b]) => b - a)
 		.map(([why, n]) => [why === 'unknown' ? 'Not billed, nobody said why' : `Not billed: ${reasonLabel(why)}`, `off ${why}`, n, { status: 'external', billing: 'off', reason: why === 'unknown' ? '' : why }]);
 	return [
 		['External, billed', 'on', c.on, { status: 'external', billing: 'on' }],
-		['Ordered in SkyPANEL', 'native', c.native, { status: 'native' }],
+		['Ordered in SkyPANEL', 'native', c.native - unbilled, { status: 'native' }],
+		['Ordered, not billed by SkyPANEL', 'off disabled_by_skypanel', unbilled, { status: 'native', reason: 'disabled_by_skypanel' }],
 		...off,
 		...['settling', 'unlinked', 'conflict'].map((s) => [statuses[s].label, s, c[s], { status: s }]),
 	].filter(([, , n]) => n > 0);
@@ -19,7 +21,7 @@ function partsOf(c) {
 
 function coverage({ coverage: c, awaitingApproval, revenue }) {
 	if (c.total === 0) return h('p', { class: 'soft' }, 'No server is known yet. A sweep asks VirtFusion for all of them.');
-	const parts = partsOf(c);
+	const parts = partsOf(c, revenue.leakingMonthly);
 	const bar = h('div', { class: 'coverage', 'aria-hidden': 'true' }); // the table says the same, and has the same links
 	const t = table('Servers by how they are billed', ['Part', ['Servers', 'number'], ['Share', 'number']], { away: true });
 	parts.forEach(([name, kind, n, filter], i) => {
@@ -43,7 +45,7 @@ function coverage({ coverage: c, awaitingApproval, revenue }) {
 function leaking({ servers, reasons, effective, list }) {
 	const some = reasons.filter((r) => r.servers > 0);
 	if (some.length === 0) return h('p', { class: 'soft dot good' }, 'No server runs unbilled that should be billed.');
-	const t = table('Running, and not billed', ['Why', ['Servers', 'number'], ['A month', 'number']]);
+	const t = table('Running, and not billed by mistake', ['Why', ['Servers', 'number'], ['A month', 'number']]);
 	const amount = (e, l) => [money(e), Number(e) !== Number(l) ? h('div', { class: 'small soft' }, `list ${money(l)}`) : null];
 	for (const r of some) {
 		t.body.append(h('tr', {}, h('th', { scope: 'row' }, link(`${statuses[r.status]?.label ?? r.status}, ${reasonLabel(r.reason)}`, 'servers', { status: r.status, reason: r.reason })),
@@ -71,7 +73,7 @@ function alarms(o) {
 	for (const r of o.revenue.leakingMonthly.reasons) {
 		if (r.servers === 0) continue;
 		if (r.reason === 'unpriced') add('warn', `${plural(r.servers, 'server runs', 'servers run')} without a price.`, 'Give their packages a price in SkyPANEL, or bill them as another package.', link('Package by package', 'attention'));
-		else add('bad', `${plural(r.servers, `${r.status} server runs`, `${r.status} servers run`)} with billing switched off by SkyPANEL.`, `That is ${money(r.effective)} a month which nobody pays. Check whether it was meant.`, link('Look at them', 'servers', { status: r.status, reason: r.reason }));
+		else add('bad', `${plural(r.servers, `${r.status} server runs`, `${r.status} servers run`)} which SkyPANEL does not bill.`, `Its billing record is switched off or missing. ${r.withoutPrice === r.servers ? 'What that costs is not known' : `That is ${money(r.effective)} a month which nobody pays`}${r.withoutPrice > 0 && r.withoutPrice < r.servers ? `, not counting ${number(r.withoutPrice)} whose price is not known` : ''}. Check whether it was meant.`, link('Look at them', 'servers', { status: r.status, reason: r.reason }));
 	}
 	if (o.coverage.conflict > 0) add('bad', `The records disagree about ${plural(o.coverage.conflict, 'server')}.`, 'Nothing is billed anew until a person has decided.', link('Decide', 'attention'));
 	if (o.coverage.unlinked > 0) add('warn', `${plural(o.coverage.unlinked, 'server belongs', 'servers belong')} to nobody in SkyPANEL.`, 'Link their owners to customers; it is picked up within a minute.', link('See whose', 'attention'));
@@ -94,7 +96,7 @@ function numbers({ revenue, lag, lagSeconds, lastSweep: s }) {
 	const { recordedMonthly: r, leakingMonthly: l } = revenue;
 	const unpriced = l.reasons.reduce((n, x) => n + x.withoutPrice, 0);
 	return figures(
-		['Recorded a month', money(r.effective), `as charged; ${money(r.list)} by list price`],
+		['External, billed a month', money(r.effective), `as charged; ${money(r.list)} by list price`],
 		['Leaking a month', l.servers > 0 && unpriced === l.servers ? 'not known' : money(l.effective), l.servers === 0 ? 'no server that runs goes unbilled' : [`${plural(l.servers, 'server')}`, unpriced > 0 ? `, ${number(unpriced)} without a price` : '', ': ', link('needs a look', 'attention')], l.servers > 0 ? 'warn' : ''],
 		['Events that wait', number(lag), lagSeconds === null ? 'the broker does not say' : lag > 0 ? `the oldest for ${lasting(lagSeconds)}` : 'all are reconciled'],
 		s ? ['Last sweep', h('span', {}, runBadge(s)), [ago(s.startedAt), counts(s) ? `: ${counts(s)}` : '', ' – ', link('details', `runs/${s.id}`)]] : ['Last sweep', 'none yet', null]);

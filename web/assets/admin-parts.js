@@ -1,7 +1,8 @@
 // What the views of the control room are made of.
 import { get } from './api.js';
-import { fill, h } from './dom.js';
-import { money, number, plural } from './format.js';
+import { fill, h, keeping } from './dom.js';
+import { money, number, plural, sentence } from './format.js';
+import { pagedList } from './list.js';
 import { kinds, phases, reasonLabel, runStates, statuses } from './words.js';
 
 // --- links ---
@@ -16,8 +17,6 @@ export const link = (text, path, query) => h('a', { href: to(path, query) }, tex
 export const userLink = (id) => (id === null || id === undefined ? h('span', { class: 'soft' }, 'nobody') : link(`user ${id}`, `users/${id}`));
 export const serverLink = (id, name) => link(name || `Server ${id}`, `servers/${id}`);
 
-/** sentence of words that begin small and end without a stop, as the API's do. */
-export const sentence = (text) => (text ? `${text[0].toUpperCase()}${text.slice(1)}${/[.!?]$/.test(text) ? '' : '.'}` : '');
 
 // --- what goes wrong ---
 
@@ -40,7 +39,7 @@ export function failure(error, again) {
  * act does what a button is for: the button rests meanwhile, and a failure is
  * said in a place beside it.
  */
-export async function act(button, place, run) {
+async function act(button, place, run) {
 	if (button.disabled) return;
 	button.disabled = true;
 	button.setAttribute('aria-busy', 'true');
@@ -52,7 +51,11 @@ export async function act(button, place, run) {
 	} finally {
 		button.disabled = !(button.may?.() ?? true);
 		button.removeAttribute('aria-busy');
-		if (document.activeElement === document.body && button.isConnected) button.focus({ preventScroll: true });
+		if (document.activeElement === document.body && button.isConnected) { // whoever pressed it stays near
+			const stay = button.disabled ? button.closest('section, form, .card') ?? place : button;
+			if (stay !== button) stay.tabIndex = -1;
+			stay.focus({ preventScroll: true });
+		}
 	}
 }
 
@@ -79,16 +82,8 @@ export function ask({ title, body, yes, danger = false, run }) {
 
 // --- what is shown and renewed ---
 
-const nameOf = (element) => element.id || element.getAttribute('href') || element.textContent;
-
 /** renew replaces what is in a place; who is in there keeps the focus, and what was opened stays open. */
-export function renew(place, ...children) {
-	const active = place.contains(document.activeElement) ? nameOf(document.activeElement) : null;
-	const open = new Set([...place.querySelectorAll('details[open][data-key]')].map((d) => d.dataset.key));
-	fill(place, ...children);
-	for (const d of place.querySelectorAll('details[data-key]')) if (open.has(d.dataset.key)) d.open = true;
-	if (active) ([...place.querySelectorAll('a, button, summary, input, select')].find((e) => nameOf(e) === active) ?? document.querySelector('#view h1')).focus({ preventScroll: true });
-}
+const renew = (place, ...children) => keeping(place, () => fill(place, ...children), () => document.querySelector('#view h1'));
 
 /**
  * area is a part of a view that is read and shown, and read again: what was
@@ -127,77 +122,28 @@ export function area(read, show) {
 }
 
 /**
- * pages shows a list that comes in pages. `read(cursor, signal)` returns
- * {items, next}, `item(x)` makes what is shown of one; `key(x)` tells them apart.
+ * pages shows a list that comes in pages, with what goes wrong above it, and a button for
+ * the next page below: see pagedList, which takes the rest.
  */
-export function pages({ element, body, read, item, key = (x) => x.id, empty, label = 'Show more', auto = false, changed = () => {} }) {
+export function pages({ element, body, empty, label = 'Show more', changed = () => {}, ...rest }) {
 	const problem = h('div');
 	const none = h('div', { class: 'empty', hidden: true }, empty);
-	const more = h('button', { type: 'button', hidden: true, onclick: () => load(false) }, label);
-	const shown = new Map();
-	let next = null;
-	let request = null;
+	const more = h('button', { type: 'button', hidden: true }, label);
 	element.hidden = true;
-
-	function settle() {
-		element.hidden = shown.size === 0;
-		none.hidden = shown.size > 0;
-		more.hidden = next === null;
-		changed(shown.size, next !== null);
-	}
-	/** put shows one where it is already, or at an end of the list. */
-	function put(x, first = false) {
-		const old = shown.get(key(x));
-		const now = item(x);
-		if (old) old.replaceWith(now);
-		else if (first) body.prepend(now);
-		else body.append(now);
-		shown.set(key(x), now);
-		return now;
-	}
-	async function load(first = true) {
-		request?.abort();
-		const mine = request = new AbortController();
-		more.disabled = true;
-		element.setAttribute('aria-busy', 'true');
-		try {
-			const page = await read(first ? null : next, mine.signal);
-			if (request !== mine) return;
-			fill(problem);
-			if (first) {
-				body.replaceChildren();
-				shown.clear();
-			}
-			for (const x of page.items) put(x);
-			next = page.next ?? null;
-			settle();
-		} catch (error) {
-			if (error.name !== 'AbortError') fill(problem, failure(error, () => load(first)));
-		} finally {
-			if (request === mine) {
-				request = null;
-				more.disabled = false;
-				element.removeAttribute('aria-busy');
-			}
-		}
-	}
-	if (auto) {
-		new IntersectionObserver((seen) => {
-			if (seen.some((s) => s.isIntersecting) && !more.hidden && request === null) load(false);
-		}, { rootMargin: '400px' }).observe(more);
-	}
-	return {
-		element: h('div', { class: 'stack' }, problem, element, none, h('p', { class: 'more' }, more)),
-		shown, load,
-		put: (x, first) => { const now = put(x, first); settle(); return now; },
-		drop: (id) => { shown.get(id)?.remove(); shown.delete(id); settle(); },
-	};
-}
-
-/** soon runs a function a while after the first call: calls that go on do not put it off. */
-export function soon(ms, run) {
-	let timer = 0;
-	return () => { timer ||= setTimeout(() => { timer = 0; run(); }, ms); };
+	const list = pagedList({
+		...rest, body, more,
+		trouble: (error, again) => fill(problem, error === null ? null : failure(error, again)),
+		busy(yes) {
+			if (yes) element.setAttribute('aria-busy', 'true');
+			else element.removeAttribute('aria-busy');
+		},
+		changed(now) {
+			element.hidden = now.size === 0;
+			none.hidden = now.size > 0;
+			changed(now);
+		},
+	});
+	return { ...list, outside: h('div', { class: 'stack' }, problem, element, none, h('p', { class: 'more' }, more)) };
 }
 
 /**
@@ -245,7 +191,7 @@ export function monthly(server) {
 }
 
 /** signed amount of money: what becomes more has a plus. */
-export const signed = (amount) => (Number(amount) > 0 ? `+${money(amount)}` : money(amount).replace('-', '−'));
+const signed = (amount) => (Number(amount) > 0 ? `+${money(amount)}` : money(amount).replace('-', '−'));
 
 // --- runs ---
 
@@ -288,24 +234,59 @@ export function meter(run) {
 	return { element, update };
 }
 
-const rest = (ms) => new Promise((resolve) => { setTimeout(resolve, ms); });
+const rest = (ms, signal) => new Promise((resolve, reject) => {
+	const timer = setTimeout(resolve, ms);
+	signal?.addEventListener('abort', () => { clearTimeout(timer); reject(signal.reason); }, { once: true });
+});
 
-/** follow waits for a run's end, and tells how far it is meanwhile. */
-export async function follow(id, tell = () => {}) {
-	for (;;) {
-		const run = await get(`api/admin/runs/${id}`);
-		tell(run);
-		if (run.state !== 'running') return run;
-		await rest(1000);
+/** patiently reads a path, however long it takes: what passes is waited for until the signal says to leave. */
+async function patiently(path, query, signal) {
+	for (let pause = 1000; ; pause = Math.min(2 * pause, 15_000)) {
+		try {
+			return await get(path, query, signal);
+		} catch (error) {
+			if (!error.passing) throw error;
+			await rest(Math.max(pause, 1000 * error.retryAfter), signal);
+		}
 	}
 }
 
+/** follow waits for a run's end, and tells how far it is meanwhile, until the signal says to leave. */
+export async function follow(id, tell, signal) {
+	for (;;) {
+		const run = await patiently(`api/admin/runs/${id}`, {}, signal);
+		tell(run);
+		if (run.state !== 'running') return run;
+		await rest(1000, signal);
+	}
+}
+
+/**
+ * ordering makes an order that is sent once: `send` orders something, and `wait` is
+ * for what that has begun. Whatever went wrong while it was waited for, the next
+ * try waits for the same, and orders nothing again.
+ */
+export function ordering(send, wait) {
+	let begun = null;
+	return async () => {
+		begun ??= await send();
+		try {
+			const end = await wait(begun);
+			begun = null;
+			return end;
+		} catch (error) {
+			if (error.status === 404) begun = null; // it is no more
+			throw error;
+		}
+	};
+}
+
 /** resultsOf a run: what became of each of its servers. */
-export async function resultsOf(id) {
+export async function resultsOf(id, signal) {
 	const all = [];
 	let cursor = null;
 	do {
-		const page = await get(`api/admin/runs/${id}/servers`, { limit: 1000, cursor });
+		const page = await patiently(`api/admin/runs/${id}/servers`, { limit: 1000, cursor }, signal);
 		all.push(...page.items);
 		cursor = page.nextCursor;
 	} while (cursor !== null);

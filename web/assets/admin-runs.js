@@ -1,9 +1,9 @@
 // Runs: what was looked at and done, and the question when one has to be asked.
 import { call, get, post } from './api.js';
 import { fill, h, say } from './dom.js';
-import { ago, number, plural, took, when } from './format.js';
+import { ago, number, plural, sentence, took, when } from './format.js';
 import { kinds, phases, runStates } from './words.js';
-import { area, ask, button, counts, effects, failure, figures, link, meter, pages, previewOf, problemsOf, runBadge, runName, section, sentence, serverLink, sums, table, to, userLink } from './admin-parts.js';
+import { area, ask, button, counts, effects, failure, figures, link, meter, pages, previewOf, problemsOf, runBadge, runName, section, serverLink, sums, table, to, userLink } from './admin-parts.js';
 
 const options = (all, label, chosen) => [h('option', { value: '' }, 'All'), ...Object.entries(all).map(([value, x]) => h('option', { value, selected: value === chosen }, label(x)))];
 
@@ -16,9 +16,9 @@ export function runs(page) {
 	const filter = () => Object.fromEntries([...new FormData(form)].filter(([, v]) => v !== ''));
 	const t = table('Runs, newest first', [['Run', 'name'], 'State', 'Began', ['By', 'keep'], ['Servers', 'list'], ['What it says', 'note']], { away: true });
 	const list = pages({
-		element: t.element, body: t.body, label: 'Show older', auto: true,
-		read: async (cursor, signal) => {
-			const answer = await call('GET', 'api/admin/runs', { query: { ...filter(), limit: 30, cursor }, signal });
+		element: t.element, body: t.body, label: 'Show older', auto: '400px', query: filter, signal: page.signal,
+		read: async ({ query, cursor, signal }) => {
+			const answer = await call('GET', 'api/admin/runs', { query: { ...query, limit: 30, cursor }, signal });
 			return { items: answer.data, next: answer.headers.get('X-Next-Cursor') };
 		},
 		item: (run) => t.row([
@@ -38,12 +38,11 @@ export function runs(page) {
 	};
 	page.hear = (m) => {
 		if (m.type !== 'run' && m.type !== 'run_ended') return;
-		if (!fits(m.run)) {
-			if (list.shown.has(m.runId)) list.drop(m.runId);
-		} else list.put(m.run, true);
+		if (fits(m.run)) list.put(m.run);
+		else if (list.element(m.runId)) list.drop(m.runId);
 	};
-	page.refresh = () => list.load();
-	page.root.append(form, h('div', { class: 'card sheet' }, list.element));
+	page.refresh = list.renew;
+	page.root.append(form, h('div', { class: 'card sheet' }, list.outside));
 	list.load();
 }
 
@@ -71,10 +70,13 @@ export function run(page) {
 	const decision = area(null, (r) => question(r, place, read));
 	const preview = area(null, (r) => (r.preview && r.state !== 'running' ? section(r.dryRun || r.state === 'needs_approval' ? 'What it would do' : 'What it set out to do', previewOf(r.preview)) : null));
 	const wrong = area(null, (r) => (r.problems.length > 0 ? section('Problems', problemsOf(r.problems)) : null));
-	const results = resultsList(id);
+	const results = resultsList(id, page.signal);
 	let known = null;
+	let heard = 0; // how often it was told of
 
+	const ended = (r) => r.state !== 'running' && r.state !== 'needs_approval'; // once it has, that is final
 	function show(now) {
+		if (known && ended(known) && !ended(now)) return; // an answer of before
 		page.title(`${runName(now)} ${now.id.slice(0, 6)}`);
 		if (now.state === 'running' || progress) {
 			progress ??= meter(now);
@@ -89,16 +91,22 @@ export function run(page) {
 	}
 	const problem = h('div');
 	async function read() {
+		const before = heard;
 		try {
 			const now = await get(`api/admin/runs/${id}`, {}, page.signal);
 			fill(problem);
-			show(now);
+			if (heard === before || ended(now)) show(now); // else it was told of since
 		} catch (error) {
 			if (error.name !== 'AbortError') fill(problem, failure(error, read));
 			if (error.status === 404) fill(page.root, problem, h('p', {}, link('All runs', 'runs')));
 		}
 	}
-	page.hear = (m) => { if (m.runId === id && m.run) show(m.run); };
+	page.hear = (m) => {
+		const now = m.type === 'snapshot' ? m.runs.find((r) => r.id === id) : m.runId === id ? m.run : null;
+		if (!now) return;
+		heard++;
+		show(now);
+	};
 	page.refresh = read;
 	page.aside.append(link('All runs', 'runs'));
 	page.root.append(h('div', {}, problem, moving, status), section('As it stands', state.element), h('div', { class: 'stack' }, place, decision.element), wrong.element, preview.element, results.element);
@@ -166,18 +174,18 @@ export function resultTable(caption) {
 }
 
 /** resultsList is read once somebody opens it: a sweep's may be long. */
-function resultsList(id) {
+function resultsList(id, signal) {
 	const t = resultTable('Each server of the run');
 	const list = pages({
-		element: t.element, body: t.body, empty: h('p', {}, 'The run has to do with no server.'),
-		read: async (cursor, signal) => {
-			const page = await get(`api/admin/runs/${id}/servers`, { cursor }, signal);
+		element: t.element, body: t.body, signal, empty: h('p', {}, 'The run has to do with no server.'),
+		read: async ({ cursor, again, signal }) => {
+			const page = await get(`api/admin/runs/${id}/servers`, { cursor, limit: again ? 1000 : null }, signal);
 			return { items: page.items, next: page.nextCursor };
 		},
 		item: t.result,
 	});
 	let read = false;
 	const element = h('details', { class: 'card', ontoggle: () => { if (element.open && !read) { read = true; list.load(); } } },
-		h('summary', {}, h('h2', {}, 'Each server')), list.element);
-	return { element, refresh: () => { if (read) list.load(); } };
+		h('summary', {}, h('h2', {}, 'Each server')), list.outside);
+	return { element, refresh: () => { if (read) list.renew(); } };
 }

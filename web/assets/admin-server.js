@@ -1,9 +1,9 @@
 // One server's story.
 import { get } from './api.js';
-import { h } from './dom.js';
-import { ago, money, number, plural, when } from './format.js';
+import { h, soon } from './dom.js';
+import { ago, money, number, plural, sentence, when } from './format.js';
 import { stateOf, statuses } from './words.js';
-import { area, billing, figures, link, pages, section, sentence, soon, statusBadge, table, userLink } from './admin-parts.js';
+import { area, billing, figures, link, pages, section, statusBadge, table, userLink } from './admin-parts.js';
 import { bulk } from './admin-bulk.js';
 
 const wishes = { billing_on: 'Bill it', billing_off: 'Do not bill it', package: 'Bill it as package', ignore: 'Leave it alone', undone: 'Its record was undone; make no new one' };
@@ -88,7 +88,6 @@ export function historyLine(l, server = null) {
 
 export function server(page) {
 	const [id] = page.args;
-	const read = (cursor, signal) => get(`api/admin/servers/${id}/timeline`, { cursor, limit: 30 }, signal);
 	const header = area(null, (s) => [
 		h('p', { class: 'standing' }, statusBadge(s.status), ' ', ' ', h('strong', {}, sentence(s.note) || statuses[s.status]?.hint)), facts(s)]);
 	const wished = area(null, (all) => (all.length === 0 ? null : section('What operators wish', h('ul', { class: 'points' }, all.map((o) =>
@@ -96,15 +95,15 @@ export function server(page) {
 	const rows = area(null, (all) => section('Billing', all.length === 0 ? h('p', { class: 'soft' }, 'SkyPANEL has no billing record of it.') : all.map(billingRow)));
 	const lines = h('ol', { class: 'timeline' });
 	const history = pages({
-		element: lines, body: lines, label: 'Show older', empty: h('p', {}, 'Nothing has happened yet.'), item: (l) => historyLine(l),
-		read: async (cursor, signal) => {
-			const story = await read(cursor, signal);
+		element: lines, body: lines, label: 'Show older', empty: h('p', {}, 'Nothing has happened yet.'), item: (l) => historyLine(l), signal: page.signal,
+		read: async ({ cursor, signal }) => {
+			const story = await get(`api/admin/servers/${id}/timeline`, { cursor, limit: 30 }, signal);
 			if (cursor === null) show(story);
 			return { items: story.history.items, next: story.history.nextCursor };
 		},
 	});
-	let virtfusionId = id; // though the address may have a UUID
-	const action = bulk({ choose: () => ({ ids: [Number(virtfusionId)] }), done: () => history.load() });
+	let virtfusionId = /^\d+$/.test(id) ? Number(id) : null; // a UUID's is known when it has been read
+	const action = bulk({ choose: () => (virtfusionId === null ? null : { ids: [virtfusionId] }), done: () => history.renew(), signal: page.signal });
 	function show({ server: s, overrides, billingRows }) {
 		virtfusionId = s.id;
 		page.title(s.name || `Server ${s.id}`);
@@ -112,10 +111,10 @@ export function server(page) {
 		wished.paint(overrides);
 		rows.paint(billingRows);
 	}
-	const soonAgain = soon(700, () => history.load());
+	const soonAgain = soon(700, history.renew);
 	page.hear = (m) => { if (m.type === 'server' && m.server.id === virtfusionId) soonAgain(); };
-	page.refresh = () => history.load();
+	page.refresh = history.renew;
 	page.aside.append(h('span', { class: 'soft' }, `Server ${id}`), link('All servers', 'servers'));
-	page.root.append(section('As it stands', header.element), wished.element, rows.element, section('Do something', action.element), section('History', history.element));
+	page.root.append(section('As it stands', header.element), wished.element, rows.element, section('Do something', action.element), section('History', history.outside));
 	history.load();
 }

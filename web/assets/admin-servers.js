@@ -1,9 +1,9 @@
 // All servers: filters that are kept in the address, and what to do with many.
 import { get, url } from './api.js';
 import { h, later, say } from './dom.js';
-import { plural } from './format.js';
+import { plural, sentence } from './format.js';
 import { reasons, statuses } from './words.js';
-import { billing, link, monthly, pages, sentence, serverLink, soon, statusBadge, table, to, userLink } from './admin-parts.js';
+import { billing, link, monthly, pages, serverLink, statusBadge, table, to, userLink } from './admin-parts.js';
 import { bulk } from './admin-bulk.js';
 
 const sorts = { '': 'Newest found first', first_seen: 'Oldest found first', '-created': 'Newest created first', created: 'Oldest created first', name: 'By name', id: 'By id', status: 'By status', user: 'By user', '-updated': 'Last changed first' };
@@ -61,7 +61,7 @@ export function servers(page) {
 	const count = h('p', { role: 'status' });
 	const file = h('a', { download: '' }, 'As CSV');
 	const chosen = new Set(); // ids
-	const allShown = h('input', { type: 'checkbox', onchange: () => { for (const id of list.shown.keys()) choose(id, allShown.checked); chose(); } });
+	const allShown = h('input', { type: 'checkbox', onchange: () => { for (const id of list.keys()) choose(id, allShown.checked); chose(); } });
 	const allMatching = h('input', { type: 'checkbox', onchange: () => chose() });
 	const heads = ['Choose', ['Server', 'name'], 'Status', 'Billing', ['A month', 'number'], ['Customer', 'keep'], ['Addresses', 'addresses'], ['Note', 'note']];
 	const t = table('Servers', heads, { away: true });
@@ -73,14 +73,18 @@ export function servers(page) {
 		[userLink(s.userId), h('div', { class: 'small soft' }, s.owner ? `VirtFusion ${s.owner}` : 'owner unknown')], addresses(s),
 		h('span', { class: 'small' }, s.awaitingRun ? ['What would change waits for approval: ', link('look and decide', `runs/${s.awaitingRun}`), '.'] : sentence(s.note))], { 'data-id': s.id });
 	const list = pages({
-		element: t.element, body: t.body, item, auto: true,
-		read: async (cursor, signal) => {
-			const found = await get('api/admin/servers', { ...filter(), limit: 50, cursor }, signal);
+		element: t.element, body: t.body, item, auto: '400px', query: filter, signal: page.signal,
+		text: (s) => JSON.stringify({ ...s, lastSeenAt: null }), // which every look at it changes
+		read: async ({ query, cursor, again, signal }) => {
+			const found = await get('api/admin/servers', { ...query, limit: again ? 200 : 50, cursor }, signal);
 			return { items: found.items, next: found.nextCursor };
 		},
+		some: async ({ query, keys, signal }) => (await get('api/admin/servers', { status: 'all', ...query, id: keys.join(','), limit: 200 }, signal)).items,
+		joins: (s) => s.status !== 'gone',
+		left: (element) => element.classList.add('left'), // it stays until the list is loaded anew
 		empty: h('p', {}, 'No server is like that. ', link('Show all', 'servers')),
-		changed: (n, more) => {
-			say(count, more ? `The first ${n}` : plural(n, 'server'));
+		changed: ({ size, more }) => {
+			say(count, more ? `The first ${size}` : plural(size, 'server'));
 			chose();
 		},
 	});
@@ -88,7 +92,7 @@ export function servers(page) {
 	function choose(id, yes) {
 		if (yes) chosen.add(id);
 		else chosen.delete(id);
-		const own = list.shown.get(id)?.querySelector('input');
+		const own = list.element(id)?.querySelector('input');
 		if (own) own.checked = yes;
 	}
 	const summary = h('p', { role: 'status' });
@@ -99,12 +103,13 @@ export function servers(page) {
 			return { filter: Object.keys(f).length > 0 ? f : { status: 'settling,external,native,unlinked,conflict' } }; // an empty one is refused, for safety
 		},
 		done: () => list.load(),
+		signal: page.signal,
 	});
 	const bar = h('section', { class: 'card stack bulk-bar', 'aria-label': 'Do something with the chosen servers', hidden: true }, summary, action.element);
 	let before = '';
 	function chose() {
-		const n = list.shown.size;
-		const here = [...list.shown.keys()].filter((id) => chosen.has(id)).length;
+		const n = list.keys().length;
+		const here = list.keys().filter((id) => chosen.has(id)).length;
 		allShown.checked = n > 0 && here === n;
 		allShown.indeterminate = here > 0 && here < n;
 		const text = allMatching.checked ? 'All servers that match the filter are chosen.' : `${plural(chosen.size, 'server is', 'servers are')} chosen.`;
@@ -115,6 +120,7 @@ export function servers(page) {
 		bar.hidden = !allMatching.checked && chosen.size === 0;
 	}
 	function again() {
+		if (page.signal.aborted) return;
 		const f = filter();
 		page.keep(f);
 		file.href = url('api/admin/servers.csv', f).href;
@@ -126,39 +132,14 @@ export function servers(page) {
 	form.addEventListener('change', again);
 	form.elements.q.addEventListener('input', later(250, again));
 
-	page.hear = live(filter, list);
-	page.refresh = () => list.load();
+	page.hear = (m) => { if (m.type === 'server') list.changed(m.server.id); };
+	page.refresh = list.renew;
 	page.aside.append(goToUser());
-	page.root.append(form, h('div', { class: 'list-head tools' }, count, h('label', { class: 'beside' }, allShown, h('span', {}, 'Choose all that are shown')), h('label', { class: 'beside' }, allMatching, h('span', {}, 'Choose all that match the filter')), file), bar, h('div', { class: 'card sheet scroll' }, list.element));
+	page.root.append(form, h('div', { class: 'list-head tools' }, count, h('label', { class: 'beside' }, allShown, h('span', {}, 'Choose all that are shown')), h('label', { class: 'beside' }, allMatching, h('span', {}, 'Choose all that match the filter')), file), bar, h('div', { class: 'card sheet scroll' }, list.outside));
 	again();
 }
 
 function addresses({ ipAddresses: all = [] }) {
 	const some = all.slice(0, 2).map((a) => h('div', { class: 'mono' }, a));
 	return all.length > 2 ? [some, h('div', { class: 'small soft', title: all.slice(2).join(', ') }, `and ${all.length - 2} more`)] : some;
-}
-
-/** live renews the rows that changed, however many, in one request, and adds what was found since. */
-function live(filter, list) {
-	const changed = new Set();
-	const began = new Date().toISOString();
-	const read = soon(700, async () => {
-		const ids = [...changed].slice(0, 200);
-		for (const id of ids) changed.delete(id);
-		try {
-			const found = await get('api/admin/servers', { status: 'all', ...filter(), id: ids.join(','), limit: 200 });
-			for (const s of found.items) {
-				if (list.shown.has(s.id) || s.firstSeenAt > began) list.put(s, true).classList.add('changed');
-			}
-			const still = new Set(found.items.map((s) => s.id));
-			for (const id of ids) if (!still.has(id)) list.shown.get(id)?.classList.add('left'); // it matches no more
-		} catch (error) {
-			if (error.passing) for (const id of ids) changed.add(id); // the next message reads them
-		}
-	});
-	return (m) => {
-		if (m.type !== 'server') return;
-		changed.add(m.server.id);
-		read();
-	};
 }

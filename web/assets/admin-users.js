@@ -1,8 +1,8 @@
 // One user: how their servers stand, what happened to them, and doing it again.
 import { call, get, post } from './api.js';
-import { fill, h } from './dom.js';
-import { ago, number, when } from './format.js';
-import { area, button, counts, figures, follow, link, meter, pages, previewOf, problemsOf, runBadge, runName, section, sentence, serverLink, soon } from './admin-parts.js';
+import { fill, h, soon } from './dom.js';
+import { ago, number, sentence, when } from './format.js';
+import { area, button, counts, figures, follow, link, meter, ordering, pages, previewOf, problemsOf, runBadge, runName, section, serverLink } from './admin-parts.js';
 import { historyLine } from './admin-server.js';
 
 const status = (s) => figures(
@@ -16,23 +16,29 @@ function entry(e) {
 }
 
 /** watched shows a run until its end, and then what it came to. */
-async function watched(run, place) {
-	const m = meter(run);
-	fill(place, m.element);
-	const end = await follow(run.id, m.update);
+async function watched(id, place, signal) {
+	let m = null;
+	const end = await follow(id, (run) => {
+		if (m === null) {
+			m = meter(run);
+			fill(place, m.element);
+		} else m.update(run);
+	}, signal);
 	fill(place, h('p', { class: `notice ${end.state === 'succeeded' ? 'good' : 'warn'}` }, h('strong', {}, `${runName(end)}: `), sentence(end.note || counts(end)), ' ', link('The run', `runs/${end.id}`)),
 		problemsOf(end.problems), end.dryRun && end.preview ? previewOf(end.preview) : null);
 	return end;
 }
 
-function syncing(id, done) {
+function syncing(id, signal, done) {
 	const place = h('div');
 	const shown = h('div', { class: 'stack', role: 'status' });
-	const sync = (dryRun) => async () => {
-		fill(shown);
-		const { data } = await call('POST', `api/admin/users/${id}/servers/sync`, { query: { dryRun, wait: 0 } });
-		await watched(data.runId ? await get(`api/admin/runs/${data.runId}`) : data, shown);
-		if (!dryRun) done();
+	const sync = (dryRun) => {
+		const order = ordering(() => call('POST', `api/admin/users/${id}/servers/sync`, { query: { dryRun, wait: 0 } }), ({ data }) => watched(data.runId ?? data.id, shown, signal));
+		return async () => {
+			fill(shown);
+			await order();
+			if (!dryRun) done();
+		};
 	};
 	return section('Sync', h('p', { class: 'soft' }, 'Asks VirtFusion for this user’s servers, and brings the books in step.'),
 		h('div', { class: 'row' }, button('Dry run', place, sync(true)), button('Sync now', place, sync(false), 'first')), place, shown);
@@ -43,7 +49,7 @@ const spans = { '24h': 'The last 24 hours', '168h': 'The last 7 days', '': 'All 
 /** moment of a datetime field, in the reader's time zone, as the API takes it. */
 const moment = (input) => (input.value === '' ? null : new Date(input.value).toISOString());
 
-function replaying(id, done) {
+function replaying(id, signal, done) {
 	const place = h('div');
 	const shown = h('div', { class: 'stack', role: 'status' });
 	const since = h('input', { type: 'datetime-local', onchange: () => stale() });
@@ -51,24 +57,24 @@ function replaying(id, done) {
 	const sinceField = h('label', {}, h('span', {}, 'Since'), since);
 	const span = h('select', { onchange: () => stale() }, Object.entries(spans).map(([value, label]) => h('option', { value, selected: value === '168h' }, label)));
 	const wanted = () => ({ since: (span.value === 'since' ? moment(since) : span.value) || null, until: moment(until) });
-	let previewed = null; // what was asked for then
+	let previewed = null; // orders what was previewed
 	function stale() {
 		previewed = null;
 		replay.disabled = true;
 		sinceField.hidden = span.value !== 'since';
 	}
-	const start = async (dryRun) => watched(await post(`api/admin/users/${id}/servers/replay`, {}, { ...wanted(), dryRun }), shown);
+	const order = (body) => ordering(() => post(`api/admin/users/${id}/servers/replay`, {}, body), (run) => watched(run.id, shown, signal));
 	const preview = button('Preview replay', place, async () => {
 		stale();
-		const mine = JSON.stringify(wanted());
-		const end = await start(true);
-		if (mine !== JSON.stringify(wanted()) || end.state === 'failed') return;
-		previewed = mine;
+		const mine = wanted();
+		const end = await order({ ...mine, dryRun: true })();
+		if (JSON.stringify(mine) !== JSON.stringify(wanted()) || end.state === 'failed') return;
+		previewed = order({ since: end.replay?.since ?? mine.since, until: mine.until, dryRun: false }); // a span begins when it began then
 		replay.disabled = false;
 	});
 	const replay = button('Replay', place, async () => {
+		await previewed();
 		stale();
-		await start(false);
 		done();
 	}, 'first', () => previewed !== null);
 	stale();
@@ -89,17 +95,18 @@ export function user(page) {
 	}, status);
 	const lines = h('ol', { class: 'timeline' });
 	const history = pages({
-		element: lines, body: lines, label: 'Show older', key: (e) => e.run?.id ?? e.change.id, item: entry, empty: h('p', {}, 'Nothing has happened yet.'),
-		read: async (cursor, signal) => {
+		element: lines, body: lines, label: 'Show older', key: (e) => e.run?.id ?? e.change.id, item: entry, empty: h('p', {}, 'Nothing has happened yet.'), signal: page.signal,
+		read: async ({ cursor, signal }) => {
 			const found = await get(`api/admin/users/${id}/servers/sync/history`, { cursor, limit: 30 }, signal);
 			return { items: found.items, next: found.nextCursor };
 		},
 	});
-	const again = () => { standing.load(); history.load(); };
+	const again = () => { standing.load(); history.renew(); };
 	const soonAgain = soon(1000, again);
 	page.hear = (m) => { if (m.type === 'run_ended' && m.run.userId === Number(id)) soonAgain(); };
 	page.refresh = again;
 	page.aside.append(link('Their servers', 'servers', { user: id }), link('Their runs', 'runs', { user: id }));
-	page.root.append(standing.element, syncing(id, again), replaying(id, again), section('History', history.element));
-	again();
+	page.root.append(standing.element, syncing(id, page.signal, again), replaying(id, page.signal, again), section('History', history.outside));
+	standing.load();
+	history.load();
 }

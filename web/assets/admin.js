@@ -1,9 +1,9 @@
 // The control room: which view is shown, what comes in live, and who looks.
 import { get } from './api.js';
-import { fill, h, say } from './dom.js';
+import { fill, h, liveBadge, say, soon } from './dom.js';
 import { keepTrue } from './format.js';
 import { Live } from './live.js';
-import { failure, refusals, soon } from './admin-parts.js';
+import { failure, refusals } from './admin-parts.js';
 import { attention } from './admin-attention.js';
 import { letters } from './admin-letters.js';
 import { overview } from './admin-overview.js';
@@ -28,8 +28,8 @@ const views = [
 
 /**
  * The page that is shown. A view sets what it wants to hear: `hear(message)`
- * live, `stands(overview)` how everything stands, `refresh()` after the
- * connection was away. `signal` ends with the page.
+ * live, `stands(overview)` how everything stands, `refresh()` whenever the
+ * connection opens: what happened before it was heard by nobody. `signal` ends with the page.
  */
 let page = null;
 let standing = null; // the newest overview
@@ -53,6 +53,7 @@ function navigate() {
 		},
 		/** keep puts a query into the address, without another entry in the browser's history. */
 		keep(values) {
+			if (ending.signal.aborted) return; // the address is another's
 			const q = new URLSearchParams(values);
 			history.replaceState(null, '', `#/${path}${q.size > 0 ? `?${q}` : ''}`);
 		},
@@ -105,14 +106,14 @@ const standSoon = soon(1500, stand);
 function watch() {
 	const live = new Live('api/admin/live');
 	let before = false;
+	liveBadge(live, byId('live'));
 	live.addEventListener('state', ({ detail }) => {
-		say(byId('live'), { open: 'Live', connecting: before ? 'Reconnecting …' : '', waiting: 'Reconnecting …' }[detail] ?? '');
-		byId('live').className = detail === 'open' ? 'dot good' : detail === 'waiting' ? 'dot warn' : '';
-		if (detail === 'open' && before) { // what happened in between
+		if (detail === 'open') {
 			page?.refresh?.();
-			stand();
+			if (before) stand();
+			if (who === null) greet();
+			before = true;
 		}
-		if (detail === 'open') before = true;
 		if (detail === 'refused') stand(); // which says how to sign in
 	});
 	live.addEventListener('message', ({ detail }) => {

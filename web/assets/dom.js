@@ -45,3 +45,34 @@ export function later(ms, run) {
 		timer = setTimeout(() => run(...args), ms);
 	};
 }
+
+/** soon runs a function a while after the first call: calls that go on do not put it off. */
+export function soon(ms, run) {
+	let timer = 0;
+	return () => { timer ||= setTimeout(() => { timer = 0; run(); }, ms); };
+}
+
+const nameOf = (element) => element.id || element.getAttribute('href') || element.getAttribute('aria-label') || element.textContent;
+
+/**
+ * keeping draws something anew: what was opened in it stays open, and who is in
+ * there keeps the focus. `draw` returns the element that has taken its place. Who
+ * was at something that is no more is sent to `otherwise`.
+ */
+export function keeping(element, draw, otherwise = () => null) {
+	const active = element.contains(document.activeElement) ? nameOf(document.activeElement) : null;
+	const opened = new Set([...element.querySelectorAll('details[open] > summary')].map(nameOf));
+	const now = draw();
+	for (const summary of now.querySelectorAll('details > summary')) if (opened.has(nameOf(summary))) summary.parentElement.open = true;
+	if (active !== null) ([...now.querySelectorAll('a, button, summary, input, select')].find((e) => nameOf(e) === active) ?? otherwise())?.focus({ preventScroll: true });
+}
+
+/** liveBadge says in a place whether a connection is live. */
+export function liveBadge(live, place) {
+	let before = false; // it was
+	live.addEventListener('state', ({ detail }) => {
+		before ||= detail === 'open';
+		say(place, { open: 'Live', connecting: before ? 'Reconnecting …' : '', waiting: 'Reconnecting …' }[detail] ?? '');
+		place.className = detail === 'open' ? 'dot good' : detail === 'waiting' ? 'dot warn' : '';
+	});
+}

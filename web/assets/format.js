@@ -69,3 +69,6 @@ export function resources(r) {
 	if (r?.storageGb) parts.push(`${numbers.format(r.storageGb)} GB disk`);
 	return parts.join(' · ') || 'not said yet';
 }
+
+/** sentence of words that begin small and end without a stop, as the API's do. */
+export const sentence = (text) => (text ? `${text[0].toUpperCase()}${text.slice(1)}${/[.!?]$/.test(text) ? '' : '.'}` : '');

@@ -2,6 +2,8 @@ import { get, home } from './api.js';
 
 const firstWait = 500; // ms
 const longestWait = 15_000;
+const quietFor = 45_000; // after so long without a message it is looked whether anybody is there
+const answerWithin = 10_000;
 
 /**
  * What happens, as it happens: a WebSocket that comes back by itself.
@@ -14,6 +16,7 @@ export class Live extends EventTarget {
 	#path;
 	#socket = null;
 	#timer = 0;
+	#watchdog = 0;
 	#wait = firstWait;
 	#run = '';
 	state = 'closed';
@@ -28,12 +31,15 @@ export class Live extends EventTarget {
 	open() {
 		if (this.state !== 'closed' && this.state !== 'refused') return;
 		globalThis.addEventListener('online', this.#now);
+		globalThis.addEventListener('offline', this.#lost);
 		document.addEventListener('visibilitychange', this.#now);
 		this.#connect();
 	}
 
 	close() {
 		globalThis.removeEventListener('online', this.#now);
+		globalThis.removeEventListener('offline', this.#lost);
+		clearTimeout(this.#watchdog);
 		document.removeEventListener('visibilitychange', this.#now);
 		clearTimeout(this.#timer);
 		this.#set('closed');
@@ -58,6 +64,29 @@ export class Live extends EventTarget {
 		}
 	};
 
+	// The network went away, or nobody answers: a connection that only seems to be
+	// there is given up.
+	#lost = () => {
+		const socket = this.#socket;
+		if (!socket) return;
+		this.#socket = null;
+		socket.close();
+		this.#again();
+	};
+
+	#watch() {
+		clearTimeout(this.#watchdog);
+		this.#watchdog = setTimeout(async () => {
+			const socket = this.#socket;
+			try {
+				await get('api/user/me', {}, AbortSignal.timeout(answerWithin));
+			} catch (error) {
+				if (this.#socket === socket && error.status !== 401) return this.#lost();
+			}
+			if (this.#socket === socket && socket) this.#watch();
+		}, quietFor);
+	}
+
 	#connect() {
 		this.#set('connecting');
 		const address = new URL(this.#path, home);
@@ -73,6 +102,7 @@ export class Live extends EventTarget {
 				this.#wait = firstWait;
 				this.#set('open');
 			}
+			this.#watch();
 			this.dispatchEvent(new CustomEvent('message', { detail: JSON.parse(event.data) }));
 		});
 		socket.addEventListener('close', () => {
