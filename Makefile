@@ -18,8 +18,8 @@ BENCH ?= .
 BENCHTIME ?= 1s
 FUZZ ?= .
 FUZZTIME ?= 20s
-# For `make chaos`: how many rounds, and which; empty: others each time.
-ROUNDS ?= 20
+# For `make chaos` and `make powercut`: how many rounds (empty: 20, and 5), and which; empty: others each time.
+ROUNDS ?=
 SEED ?=
 
 LINT := go tool -modfile=tools.mod golangci-lint
@@ -69,7 +69,13 @@ fuzz: ## Run each fuzz test for a while (FUZZ=regexp, FUZZTIME=20s)
 .PHONY: chaos
 chaos: need-postgresql build ## Crash the service again and again and check the books (ROUNDS=20, SEED=n)
 	@go build -buildvcs=false -o bin/chaos ./cmd/chaos
-	@exec bin/chaos -rounds $(ROUNDS) $(if $(SEED),-seed $(SEED))
+	@exec bin/chaos -rounds $(or $(ROUNDS),20) $(if $(SEED),-seed $(SEED))
+
+.PHONY: powercut
+powercut: build ## Cut the power of a virtual machine with the service and check its stream (ROUNDS=5, SEED=n)
+	@go build -buildvcs=false -o bin/powercut ./cmd/powercut
+	@scripts/powercut-vm.sh bin/powercut-vm bin/serversync bin/powercut
+	@exec bin/powercut -vm bin/powercut-vm -rounds $(or $(ROUNDS),5) $(if $(SEED),-seed $(SEED))
 
 ##@ Maintain
 
