@@ -16,16 +16,21 @@ const (
 	diskSize = 2 << 30
 	// pageSize is what the disk writes as a whole or not at all.
 	pageSize = 4096
-	// flushTakes is about what an SSD needs without protection from power cuts.
-	flushTakes = 4 * time.Millisecond
+	// flushTakes is long for an SSD, as everything is for an emulated processor:
+	// many power cuts have to fall between a write and its flush.
+	flushTakes = 25 * time.Millisecond
 )
 
-var errNotWhole = errors.New("not whole pages of the disk")
+var (
+	errNotWhole = errors.New("not whole pages of the disk")
+	errNoPower  = errors.New("the disk has no power")
+)
 
 // disk is a disk with a volatile cache: what was written is in the file only
 // after a flush.
 type disk struct {
 	file *os.File
+	off  chan struct{} // closed when its power is cut
 
 	mu      sync.Mutex
 	cache   map[int64][]byte // pages by number, not flushed yet
@@ -38,7 +43,7 @@ func newDisk(path string) (*disk, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the disk: %w", err)
 	}
-	return &disk{file: file, cache: map[int64][]byte{}}, nil
+	return &disk{file: file, off: make(chan struct{}), cache: map[int64][]byte{}}, nil
 }
 
 // eachPage calls do with the number of each page of a range, and its part of b.
@@ -81,12 +86,20 @@ func (d *disk) write(b []byte, offset int64) error {
 	})
 }
 
-// flush puts the cache into the file. The file itself need not be synced: it is
-// the machine that loses its power, not we.
+// flush puts the cache into the file, unless the power is cut meanwhile. The file
+// itself need not be synced: it is the machine that loses its power, not we.
 func (d *disk) flush() error {
-	time.Sleep(flushTakes)
+	select {
+	case <-time.After(flushTakes):
+	case <-d.off:
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	select {
+	case <-d.off:
+		return errNoPower
+	default:
+	}
 	d.flushes++
 	for page, content := range d.cache {
 		if err := d.put(page, content); err != nil {
@@ -105,10 +118,13 @@ func (d *disk) put(page int64, content []byte) error {
 }
 
 // cut takes the disk's power: each page of the cache has been written by then or
-// not, whatever its place in time. It returns how many were lost, and of how many.
+// not, whatever its place in time. A flush that is not done yet does nothing, and
+// what comes now is nobody's any more. It returns how many pages were lost, and of
+// how many.
 func (d *disk) cut(random *rand.Rand) (lost, of int, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	close(d.off)
 	of = len(d.cache)
 	survives := random.Float64()
 	for page, content := range d.cache {

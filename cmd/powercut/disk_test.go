@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -48,6 +49,9 @@ func TestTheDiskKeepsWhatWasFlushedAndNoMoreForSure(t *testing.T) {
 	lost, of, err := d.cut(rand.New(rand.NewPCG(1, 1)))
 	if err != nil || of != pages || lost == 0 || lost == pages {
 		t.Errorf("the cut lost %d of %d pages, %v", lost, of, err)
+	}
+	if err := d.flush(); !errors.Is(err, errNoPower) {
+		t.Errorf("a flush without power: %v", err)
 	}
 	if err := d.close(); err != nil {
 		t.Fatal(err)

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -127,13 +128,17 @@ func (m *machine) ready(ctx context.Context, path string) error {
 // is in its disk's cache.
 func (m *machine) cut(random *rand.Rand) (lost, of int, err error) {
 	_ = m.cmd.Process.Kill() // it may have ended by itself
-	<-m.exited
-	errs := []error{m.socket.Close()}
-	if served := <-m.served; served != nil && !errors.Is(served, net.ErrClosed) && !errors.Is(served, syscall.EPIPE) && !errors.Is(served, syscall.ECONNRESET) {
-		errs = append(errs, served)
-	}
 	lost, of, err = m.disk.cut(random)
-	return lost, of, errors.Join(append(errs, err, m.disk.close())...)
+	<-m.exited
+	errs := []error{err, m.socket.Close()}
+	served := <-m.served
+	for _, expected := range []error{net.ErrClosed, errNoPower, io.ErrUnexpectedEOF, syscall.EPIPE, syscall.ECONNRESET} {
+		if errors.Is(served, expected) {
+			served = nil
+		}
+	}
+	errs = append(errs, served, m.disk.close())
+	return lost, of, errors.Join(errs...)
 }
 
 // end cuts the power too, where nobody asks what it did.

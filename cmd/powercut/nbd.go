@@ -154,6 +154,9 @@ func (s nbdSession) request(d *disk) (more bool, err error) {
 	default:
 		failed = errNotWhole
 	}
+	if errors.Is(failed, errNoPower) {
+		return false, failed
+	}
 	code := uint32(0)
 	switch {
 	case errors.Is(failed, errNotWhole):
