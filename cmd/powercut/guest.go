@@ -113,10 +113,10 @@ func serveList(ctx context.Context, js jetstream.JetStream) error {
 	mux.HandleFunc("GET /events", func(w http.ResponseWriter, r *http.Request) {
 		out := bufio.NewWriter(w)
 		if err := list(r.Context(), js, out); err != nil {
-			fmt.Println("list:", err)
-			panic(http.ErrAbortHandler) // half a list is none
+			fmt.Fprintln(out, "error:", err)
+		} else {
+			fmt.Fprintln(out, "end")
 		}
-		fmt.Fprintln(out, "end")
 		_ = out.Flush() // whoever asks sees that the end is missing
 	})
 	server := &http.Server{Addr: guestAddr, Handler: mux, ReadHeaderTimeout: 5 * time.Second}
