@@ -134,7 +134,7 @@ func list(ctx context.Context, js jetstream.JetStream, out io.Writer) error {
 		return fmt.Errorf("open the stream: %w", err)
 	}
 	state := stream.CachedInfo().State
-	for sequence := state.FirstSeq; sequence <= state.LastSeq; sequence++ {
+	for sequence := max(1, state.FirstSeq); sequence <= state.LastSeq; sequence++ {
 		m, err := stream.GetMsg(ctx, sequence)
 		if errors.Is(err, jetstream.ErrMsgNotFound) {
 			continue // if it was answered, it will be missed
