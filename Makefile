@@ -18,8 +18,8 @@ BENCH ?= .
 BENCHTIME ?= 1s
 FUZZ ?= .
 FUZZTIME ?= 20s
-# For `make bench`, `make profile` and `make chaos`: how many rounds; empty: 5, 1 and 20. For `make chaos`: which;
-# empty: others each time.
+# For `make bench`, `make profile`, `make chaos` and `make powercut`: how many rounds; empty: 5, 1, 20 and 5. For the
+# last two: which; empty: others each time.
 ROUNDS ?=
 SEED ?=
 
@@ -81,6 +81,12 @@ fuzz: ## Run each fuzz test for a while (FUZZ=regexp, FUZZTIME=20s)
 chaos: need-postgresql build ## Crash the service again and again and check the books (ROUNDS=20, SEED=n)
 	@go build -buildvcs=false -o bin/chaos ./cmd/chaos
 	@exec bin/chaos -rounds $(or $(ROUNDS),20) $(if $(SEED),-seed $(SEED))
+
+.PHONY: powercut
+powercut: build ## Cut the power of a virtual machine with the service and check its stream (ROUNDS=5, SEED=n)
+	@go build -buildvcs=false -o bin/powercut ./cmd/powercut
+	@scripts/powercut-vm.sh bin/powercut-vm bin/serversync bin/powercut
+	@exec bin/powercut -vm bin/powercut-vm -rounds $(or $(ROUNDS),5) $(if $(SEED),-seed $(SEED))
 
 ##@ Maintain
 
