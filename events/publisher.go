@@ -37,7 +37,7 @@ type Publisher struct {
 	js      jetstream.JetStream
 	durable durability
 	queue   chan *request
-	acked   chan []*request // groups to be synced and answered
+	sent    chan *sentGroup // groups to be acknowledged, synced and answered
 	stopped chan struct{}   // closed when no further request is taken
 	done    chan struct{}   // closed when the last group is answered
 	once    sync.Once
@@ -52,6 +52,12 @@ type request struct {
 type result struct {
 	ack Ack
 	err error
+}
+
+// sentGroup are events that the broker was sent together.
+type sentGroup struct {
+	requests []*request
+	futures  []jetstream.PubAckFuture // nil: its request has its answer already
 }
 
 // groupLimit is the most events committed together.
@@ -72,7 +78,7 @@ func NewPublisher(nc *nats.Conn, opts ...Option) (*Publisher, error) {
 		js:      js,
 		durable: newDurability(opts),
 		queue:   make(chan *request, groupLimit),
-		acked:   make(chan []*request, 1),
+		sent:    make(chan *sentGroup, 1),
 		stopped: make(chan struct{}),
 		done:    make(chan struct{}),
 	}
@@ -154,7 +160,7 @@ func (p *Publisher) Close() {
 
 // run publishes one group after the other.
 func (p *Publisher) run() {
-	defer close(p.acked)
+	defer close(p.sent)
 	for {
 		var group []*request
 		select {
@@ -169,7 +175,7 @@ func (p *Publisher) run() {
 				return
 			}
 		}
-		p.acked <- p.publish(p.gather(group))
+		p.sent <- p.send(p.gather(group))
 	}
 }
 
@@ -186,69 +192,79 @@ func (p *Publisher) gather(group []*request) []*request {
 	return group
 }
 
-// settle makes published groups durable, all that wait at once, and answers
-// each request for itself: one refused event does not sink the others.
+// settle makes groups durable, all that wait at once, and answers each request
+// for itself: one refused event does not sink the others.
 func (p *Publisher) settle() {
 	defer close(p.done)
-	for group := range p.acked {
-		groups := [][]*request{group}
-		for more := true; more; {
-			select {
-			case next, ok := <-p.acked:
-				if more = ok; ok {
-					groups = append(groups, next)
+	for group := range p.sent {
+		groups := p.waiting(group)
+		for _, g := range groups {
+			g.acknowledge()
+		}
+		err := p.durable.sync() // after the last acknowledgement, before the first answer
+		for _, g := range groups {
+			for _, r := range g.requests {
+				if r.state.err == nil && err != nil {
+					r.state = result{err: err}
 				}
-			default:
-				more = false
+				r.reply <- r.state
 			}
-		}
-		p.answer(groups)
-	}
-}
-
-func (p *Publisher) answer(groups [][]*request) {
-	err := p.durable.sync() // after the last acknowledgement, before the first answer
-	for _, group := range groups {
-		for _, r := range group {
-			if r.state.err == nil && err != nil {
-				r.state = result{err: err}
-			}
-			r.reply <- r.state
 		}
 	}
 }
 
-// publish sends a group to the broker and notes its word on each event.
-func (p *Publisher) publish(group []*request) []*request {
+// waiting adds the groups that wait to one.
+func (p *Publisher) waiting(group *sentGroup) []*sentGroup {
+	groups := []*sentGroup{group}
+	for {
+		select {
+		case next, ok := <-p.sent:
+			if !ok {
+				return groups
+			}
+			groups = append(groups, next)
+		default:
+			return groups
+		}
+	}
+}
+
+// acknowledge waits for the broker's word on each event.
+func (g *sentGroup) acknowledge() {
+	for i, future := range g.futures {
+		if future == nil {
+			continue
+		}
+		select {
+		case ack := <-future.Ok():
+			g.requests[i].state = result{ack: Ack{Sequence: ack.Sequence, Duplicate: ack.Duplicate}}
+		case err := <-future.Err():
+			g.requests[i].state = result{err: err}
+		}
+	}
+}
+
+// send gives a group to the broker.
+func (p *Publisher) send(group []*request) *sentGroup {
+	sent := &sentGroup{requests: group}
 	if !p.js.Conn().IsConnected() {
 		// Known to be away: say so at once rather than after a timeout.
 		for _, r := range group {
 			r.state = result{err: nats.ErrDisconnected}
 		}
-		return group
+		return sent
 	}
 	if !p.durable.byGroup() && len(group) >= batchLeast && p.publishAtomically(group) {
-		return group
+		return sent
 	}
-	futures := make([]jetstream.PubAckFuture, len(group))
+	sent.futures = make([]jetstream.PubAckFuture, len(group))
 	for i, r := range group {
 		future, err := p.js.PublishMsgAsync(r.msg, jetstream.WithExpectStream(StreamName), jetstream.WithRetryAttempts(0))
 		if err != nil {
 			r.state = result{err: err}
 			continue
 		}
-		futures[i] = future
+		sent.futures[i] = future
 	}
-	for i, future := range futures {
-		if future == nil {
-			continue
-		}
-		select {
-		case ack := <-future.Ok():
-			group[i].state = result{ack: Ack{Sequence: ack.Sequence, Duplicate: ack.Duplicate}}
-		case err := <-future.Err():
-			group[i].state = result{err: err}
-		}
-	}
-	return group
+	return sent
 }

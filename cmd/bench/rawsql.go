@@ -27,6 +27,7 @@ type write struct {
 // many of them.
 func (s snapshot) since(before snapshot, transactions int) ([][]write, error) {
 	all := make([][]write, transactions)
+	billed := make(map[int64]int)                      // new billing rows, by the transaction that makes them
 	for _, name := range slices.Sorted(maps.Keys(s)) { // the tables of public first, which in this order refer to each other
 		t, was := s[name], before[name]
 		if t.key < 0 {
@@ -53,8 +54,21 @@ func (s snapshot) since(before snapshot, transactions int) ([][]write, error) {
 				changed = append(changed, id)
 			}
 		}
+		owner := slices.IndexFunc(t.columns, func(c tableColumn) bool { return c.name == "billing_id" })
+		parts := make([][]int64, transactions)
 		for i := range all {
-			all[i] = t.insert(all[i], name, part(added, i, transactions))
+			for _, id := range part(added, i, transactions) {
+				to := i
+				if name == "public.virtfusion_hourly_billing" {
+					billed[id] = i
+				} else if row := t.rows[id]; owner >= 0 && row[owner] != nil { // not before the row that it refers to
+					to = max(i, billed[asInt64(row[owner])])
+				}
+				parts[to] = append(parts[to], id)
+			}
+		}
+		for i := range all {
+			all[i] = t.insert(all[i], name, parts[i])
 			all[i] = t.update(all[i], name, touched, part(changed, i, transactions))
 		}
 	}
@@ -185,4 +199,15 @@ func (k *books) write(ctx context.Context, all [][]write) (took time.Duration, b
 		}
 	}
 	return time.Since(started), byTable, nil
+}
+
+// asInt64 of what the driver gives for a number.
+func asInt64(v any) int64 {
+	switch n := v.(type) {
+	case int64:
+		return n
+	case int32:
+		return int64(n)
+	}
+	return 0
 }
