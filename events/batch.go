@@ -65,7 +65,7 @@ func (p *Publisher) publishAtomically(group []*request) bool {
 		return false
 	}
 	for i, r := range group {
-		r.state = result{ack: Ack{Sequence: ack.Sequence - uint64(last-i)}}
+		r.state = result{ack: Ack{Sequence: ack.Sequence - uint64(last-i)}} //nolint:gosec // G115: last is the largest i
 	}
 	return true
 }

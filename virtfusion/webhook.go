@@ -198,7 +198,7 @@ func (w *wireArgs) read(data []byte) {
 	f := fieldsOf(data)
 	for f.next() {
 		switch string(f.key()) {
-		case "packageid":
+		case "packageid": //nolint:misspell // packageId in lower case
 			w.PackageID.read(f.value)
 		case "userid":
 			w.UserID.read(f.value)

@@ -99,7 +99,7 @@ func open(ctx context.Context, c *config, log zerolog.Logger) (_ *service, err e
 	if s.js, err = jetstream.New(s.stores.nats); err != nil {
 		return nil, fmt.Errorf("use JetStream: %w", err)
 	}
-	if s.publisher, err = events.NewPublisher(s.stores.nats, s.stores.durable()); err != nil {
+	if s.publisher, err = events.NewPublisher(s.stores.nats, s.stores.durable()); err != nil { //nolint:contextcheck // it outlives ctx: what is in hand at a shutdown is still published
 		return nil, err
 	}
 	s.announcer = events.NewLive(s.stores.nats, log)
