@@ -33,14 +33,22 @@ func put(t *testing.T, dead *events.DeadLetters, letters ...events.DeadLetter) {
 	}
 }
 
-// fetched takes what waits on the stream.
-func fetched(t *testing.T, s *eventstest.System) []jetstream.Msg {
+// fetched takes what waits on the stream: n messages, and whatever else there is.
+// The broker tells the publisher first, and then the consumer.
+func fetched(t *testing.T, s *eventstest.System, n int) []jetstream.Msg {
 	t.Helper()
+	var all []jetstream.Msg
+	for range n {
+		m, err := s.Consumer.Next(jetstream.FetchMaxWait(30 * time.Second))
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, m)
+	}
 	batch, err := s.Consumer.FetchNoWait(10)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var all []jetstream.Msg
 	for m := range batch.Messages() {
 		all = append(all, m)
 	}
@@ -55,7 +63,7 @@ func TestADeadLetterKeepsTheOriginal(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := fetched(t, s)
+	got := fetched(t, s, 1)
 	if len(got) != 1 {
 		t.Fatalf("%d messages", len(got))
 	}
@@ -93,7 +101,7 @@ func TestAMessageWithoutAUsableIDHasItsPlace(t *testing.T) {
 	}
 	seen := make(map[string]bool)
 	dead := events.NewDeadLetters(s.JetStream)
-	for i, m := range fetched(t, s) {
+	for i, m := range fetched(t, s, 6) {
 		l := events.NewDeadLetter(m)
 		if prefix := fmt.Sprintf("VIRTFUSION-%d-", i+1); !strings.HasPrefix(l.ID, prefix) || seen[l.ID] {
 			t.Errorf("id %q, want %s…, and each its own", l.ID, prefix)
@@ -164,12 +172,12 @@ func TestRequeue(t *testing.T) {
 	if _, err := s.Publisher.Publish(t.Context(), &e); err != nil {
 		t.Fatal(err)
 	}
-	first := fetched(t, s)[0]
+	first := fetched(t, s, 1)[0]
 	put(t, dead, events.NewDeadLetter(first))
 	if err := dead.Requeue(t.Context(), e.ID); err != nil {
 		t.Fatal(err)
 	}
-	again := fetched(t, s)
+	again := fetched(t, s, 1)
 	if len(again) != 1 || !bytes.Equal(again[0].Data(), first.Data()) || again[0].Subject() != first.Subject() {
 		t.Fatalf("requeued: %v", again)
 	}
@@ -185,7 +193,7 @@ func TestRequeue(t *testing.T) {
 	if err := dead.Requeue(t.Context(), l.ID); err != nil {
 		t.Fatal(err)
 	}
-	if again = fetched(t, s); len(again) != 1 || !bytes.Equal(again[0].Data(), first.Data()) {
+	if again = fetched(t, s, 1); len(again) != 1 || !bytes.Equal(again[0].Data(), first.Data()) {
 		t.Errorf("requeued twice: %v", again)
 	}
 }
@@ -200,7 +208,7 @@ func TestALargeOriginalIsReferredTo(t *testing.T) {
 	if _, err := s.Publisher.Publish(t.Context(), &e); err != nil {
 		t.Fatal(err)
 	}
-	first := fetched(t, s)[0]
+	first := fetched(t, s, 1)[0]
 	put(t, dead, events.NewDeadLetter(first))
 	back, err := dead.Get(t.Context(), e.ID)
 	if err != nil || !back.DataOmitted || back.Data != nil || back.Sequence != 1 {
@@ -209,7 +217,7 @@ func TestALargeOriginalIsReferredTo(t *testing.T) {
 	if err := dead.Requeue(t.Context(), e.ID); err != nil {
 		t.Fatal(err)
 	}
-	if again := fetched(t, s); len(again) != 1 || !bytes.Equal(again[0].Data(), first.Data()) {
+	if again := fetched(t, s, 1); len(again) != 1 || !bytes.Equal(again[0].Data(), first.Data()) {
 		t.Error("the original did not come again")
 	}
 }

@@ -104,14 +104,7 @@ func TestPublishIsStoredOnceAndFound(t *testing.T) {
 	if first.Duplicate || !second.Duplicate || first.Sequence != second.Sequence {
 		t.Fatalf("first %+v, second %+v: want the second to be the duplicate of the first", first, second)
 	}
-	batch, err := s.Consumer.FetchNoWait(10)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var got []jetstream.Msg
-	for m := range batch.Messages() {
-		got = append(got, m)
-	}
+	got := fetched(t, s, 1)
 	if len(got) != 1 || got[0].Subject() != "virtfusion.users.7.servers.5.created" {
 		t.Fatalf("got %d messages: %v", len(got), got)
 	}

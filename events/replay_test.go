@@ -137,7 +137,7 @@ func TestWhatAReplayPublishedIsNotReplayed(t *testing.T) {
 	if err := s.Publisher.PublishAll(t.Context(), []*events.Event{&pulled}); err != nil {
 		t.Fatal(err)
 	}
-	all := fetched(t, s)
+	all := fetched(t, s, 7)
 	if len(all) != 7 {
 		t.Fatalf("%d messages", len(all))
 	}
@@ -157,7 +157,7 @@ func TestWhatAReplayPublishedIsNotReplayed(t *testing.T) {
 	if err := dead.Requeue(t.Context(), letter.ID); err != nil {
 		t.Fatal(err)
 	}
-	if requeued := fetched(t, s); len(requeued) != 1 || !slices.Equal(requeued[0].Headers()[events.ReplayHeader], all[4].Headers()[events.ReplayHeader]) {
+	if requeued := fetched(t, s, 1); len(requeued) != 1 || !slices.Equal(requeued[0].Headers()[events.ReplayHeader], all[4].Headers()[events.ReplayHeader]) {
 		t.Errorf("requeued: %v", requeued)
 	}
 	if got := read(t, r, events.Past{Owners: []int64{7}, Servers: []int64{1}}); got != "7/1:0 7/1:1 7/1:2" {

@@ -140,14 +140,24 @@ func (m *modelMessage) TermWithReason(why string) error  { return m.refuse("term
 type modelConsumer struct {
 	jetstream.Consumer // nil: whatever is not below is not called
 
+	ended context.CancelFunc
+
+	mu      sync.Mutex
 	batches [][]jetstream.Msg
-	ended   context.CancelFunc
+	idle    int           // of the reconciler's two batches in hand, those that are done and wait for more
+	over    chan struct{} // closed when both are
+}
+
+// begin readies it for a run of its reconciler, which ended ends.
+func (c *modelConsumer) begin(ended context.CancelFunc) {
+	c.ended, c.idle, c.over = ended, 0, make(chan struct{})
 }
 
 // FetchNoWait implements jetstream.Consumer.
 func (c *modelConsumer) FetchNoWait(int) (jetstream.MessageBatch, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if len(c.batches) == 0 {
-		c.ended()
 		return modelBatch(nil), nil
 	}
 	batch := c.batches[0]
@@ -157,7 +167,13 @@ func (c *modelConsumer) FetchNoWait(int) (jetstream.MessageBatch, error) {
 
 // Fetch implements jetstream.Consumer: nothing more comes.
 func (c *modelConsumer) Fetch(int, ...jetstream.FetchOpt) (jetstream.MessageBatch, error) {
-	c.ended()
+	c.mu.Lock()
+	if c.idle++; c.idle == 2 {
+		c.ended()
+		close(c.over)
+	}
+	c.mu.Unlock()
+	<-c.over
 	return nil, errors.New("the batches of the model are over")
 }
 

@@ -310,7 +310,7 @@ func (m *model) reconcile(n, batch, workers int) {
 	errs := make([]error, workers)
 	for i, w := range m.workers[:workers] {
 		ctx, cancel := context.WithCancel(m.ctx)
-		w.feed.ended = cancel
+		w.feed.begin(cancel)
 		run := func() {
 			defer cancel()
 			errs[i] = w.Run(ctx)
