@@ -91,7 +91,7 @@ func decidedMessage(after *changed) string {
 
 // observedMessage names what VirtFusion showed otherwise than before.
 func observedMessage(u *db.UserChange) string {
-	var before, after map[string]json.RawMessage
+	var before, after map[string]json.RawMessage // nil where there is none: told in general words
 	_ = json.Unmarshal(u.Before, &before)
 	_ = json.Unmarshal(u.After, &after)
 	if before == nil {
