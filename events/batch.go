@@ -2,7 +2,6 @@ package events
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"maps"
 
@@ -79,12 +78,9 @@ func copyOf(m *nats.Msg) *nats.Msg {
 
 // message seals an event and encodes it for the stream.
 func message(e *Event) (*nats.Msg, error) {
-	if err := e.Seal(); err != nil {
-		return nil, err
-	}
-	data, err := json.Marshal(e)
+	data, err := e.encode()
 	if err != nil {
-		return nil, fmt.Errorf("encode event %s: %w", e.ID, err)
+		return nil, err
 	}
 	m := nats.NewMsg(e.Subject())
 	m.Data = data

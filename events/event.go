@@ -144,25 +144,54 @@ func (e *Event) OwnerID() int64 {
 // VirtFusion's hookEventId (which may number the event type, not the delivery)
 // nor the content alone (or A → B → A would leave B).
 func (e *Event) Seal() error {
+	_, err := e.seal()
+	return err
+}
+
+// seal is [Event.Seal]; it returns the encoded server too.
+func (e *Event) seal() (server []byte, err error) {
 	e.Version = Version
 	if e.Server.ID <= 0 {
-		return ErrNoServerID
+		return nil, ErrNoServerID
 	}
-	content, err := json.Marshal(e.Server)
+	server, err = json.Marshal(&e.Server)
 	if err != nil {
-		return fmt.Errorf("encode server %d for its event id: %w", e.Server.ID, err)
+		return nil, fmt.Errorf("encode server %d for its event id: %w", e.Server.ID, err)
 	}
+	head := make([]byte, 0, 160)
+	head = append(append(head, e.Source...), 0)
+	head = append(append(head, e.Kind...), 0)
+	head = append(append(head, e.Name...), 0)
+	head = append(strconv.AppendBool(head, e.Failed), 0)
+	head = append(e.ObservedAt.UTC().AppendFormat(head, time.RFC3339Nano), 0)
+	head = append(append(head, e.RunID...), 0)
 	h := sha256.New()
-	for _, part := range []string{
-		string(e.Source), string(e.Kind), e.Name, strconv.FormatBool(e.Failed),
-		e.ObservedAt.UTC().Format(time.RFC3339Nano), e.RunID,
-	} {
-		h.Write([]byte(part))
-		h.Write([]byte{0})
+	h.Write(head)
+	h.Write(server)
+	e.ID = hex.EncodeToString(h.Sum(head[:0])[:16])
+	return server, nil
+}
+
+// encode seals the event and returns it as JSON: what [json.Marshal] makes of
+// it, but for the order of its fields. The server, most of it, is encoded once.
+func (e *Event) encode() ([]byte, error) {
+	server, err := e.seal()
+	if err != nil {
+		return nil, err
 	}
-	h.Write(content)
-	e.ID = hex.EncodeToString(h.Sum(nil)[:16])
-	return nil
+	type plain Event // without the server, which the field below hides
+	head, err := json.Marshal(struct {
+		*plain
+
+		Server *struct{} `json:"server,omitempty"`
+	}{plain: (*plain)(e)})
+	if err != nil {
+		return nil, fmt.Errorf("encode event %s: %w", e.ID, err)
+	}
+	const between = `,"server":`
+	data := make([]byte, 0, len(head)+len(between)+len(server))
+	data = append(append(data, head[:len(head)-1]...), between...)
+	return append(append(data, server...), '}'), nil
 }
 
 // ErrNoServerID means that an event has no server id: it can be neither

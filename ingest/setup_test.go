@@ -46,6 +46,9 @@ func (r *recorder) Publish(ctx context.Context, e *events.Event) (events.Ack, er
 	if r.err != nil {
 		return events.Ack{}, r.err
 	}
+	if err := e.Seal(); err != nil {
+		return events.Ack{}, err
+	}
 	r.published = append(r.published, *e)
 	return events.Ack{Sequence: uint64(len(r.published)), Duplicate: r.duplicate}, nil
 }

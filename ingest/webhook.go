@@ -46,7 +46,8 @@ type WebhookConfig struct {
 	PublishTimeout time.Duration
 }
 
-// publisher stores an event durably: without an error, it is on disk.
+// publisher seals an event and stores it durably: without an error, it is on
+// disk.
 type publisher interface {
 	Publish(ctx context.Context, e *events.Event) (events.Ack, error)
 }
@@ -114,7 +115,7 @@ func (w *Webhook) handle(c echo.Context) error {
 }
 
 // accept decides whether a delivery is taken, in this order: address,
-// authentication, content type, size, JSON, meaning. It returns the sealed
+// authentication, content type, size, JSON, meaning. It returns the
 // event, nil when there is nothing in the delivery that we use, or the refusal.
 func (w *Webhook) accept(c echo.Context, entry *entry) (*events.Event, error) {
 	if err := w.admit(c, entry); err != nil {
@@ -210,11 +211,7 @@ func understand(hook *virtfusion.Webhook, h http.Header, entry *entry) (*events.
 	if err != nil || server.ID <= 0 {
 		return nil, refuse(http.StatusUnprocessableEntity, "server_without_id", "data.server has no id above 0")
 	}
-	e := d.event(&server)
-	if err := e.Seal(); err != nil {
-		return nil, fmt.Errorf("seal event of server %d: %w", server.ID, err)
-	}
-	return e, nil
+	return d.event(&server), nil
 }
 
 func readDelivery(hook *virtfusion.Webhook, h http.Header, arrived time.Time) *delivery {

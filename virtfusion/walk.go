@@ -52,7 +52,7 @@ func (f *fields) next() bool {
 	if len(rest) == 0 || rest[0] != '"' {
 		return false
 	}
-	end := stringEnd(rest)
+	end := stringEnd(rest, 0)
 	f.name = rest[1 : end-1]
 	rest = separated(rest[end:])
 	end = valueEnd(rest)
@@ -151,51 +151,77 @@ func separated(data []byte) []byte {
 // trimmed returns data without the space that it begins with.
 func trimmed(data []byte) []byte { return bytes.TrimLeft(data, " \t\r\n") }
 
+// ends marks the bytes that can stand behind a number, true, false or null.
+var ends = [256]bool{'}': true, ']': true, ',': true, ' ': true, '\t': true, '\r': true, '\n': true}
+
+// nests marks the bytes that matter to where an object or array ends.
+var nests = [256]bool{'"': true, '{': true, '[': true, '}': true, ']': true}
+
 // valueEnd returns where the value ends that data begins with.
 func valueEnd(data []byte) int {
+	switch {
+	case len(data) == 0:
+		return 0
+	case data[0] == '"':
+		return stringEnd(data, 0)
+	case data[0] != '{' && data[0] != '[':
+		for at, c := range data {
+			if ends[c] {
+				return at
+			}
+		}
+		return len(data)
+	}
 	depth := 0
 	for at := 0; at < len(data); at++ {
-		switch data[at] {
+		c := data[at]
+		if !nests[c] {
+			continue
+		}
+		switch c {
 		case '"':
-			at += stringEnd(data[at:]) - 1
-			if depth == 0 {
-				return at + 1
-			}
+			at = stringEnd(data, at) - 1
 		case '{', '[':
 			depth++
-		case '}', ']':
-			switch depth {
-			case 0: // behind a number, true, false or null
-				return at
-			case 1:
+		default:
+			if depth--; depth == 0 {
 				return at + 1
-			}
-			depth--
-		case ',', ' ', '\t', '\r', '\n':
-			if depth == 0 {
-				return at
 			}
 		}
 	}
 	return len(data)
 }
 
-// stringEnd returns where the string ends that data begins with, its quotes
+// shortString is up to which length looking at each byte of a string is faster
+// than having [bytes.IndexByte] look at many at once.
+const shortString = 32
+
+// stringEnd returns where the string ends that begins at start, its quotes
 // included.
-func stringEnd(data []byte) int {
-	for at := 1; at < len(data); at++ {
+func stringEnd(data []byte, start int) int {
+	at := start + 1
+	for near := min(len(data), at+shortString); at < near; at++ {
+		switch data[at] {
+		case '"':
+			return at + 1
+		case '\\':
+			at++
+		}
+	}
+	for at < len(data) {
+		if data[at] == '\\' {
+			at += 2
+			continue
+		}
 		quote := bytes.IndexByte(data[at:], '"')
 		if quote < 0 {
 			break
 		}
-		at += quote
-		escapes := 0
-		for data[at-1-escapes] == '\\' {
-			escapes++
+		escape := bytes.IndexByte(data[at:at+quote], '\\')
+		if escape < 0 {
+			return at + quote + 1
 		}
-		if escapes%2 == 0 {
-			return at + 1
-		}
+		at += escape
 	}
 	return len(data)
 }

@@ -110,7 +110,7 @@ func (d *WebhookData) DecodeServer() (Server, error) {
 
 // DecodeWebhook reads the body of a webhook delivery. It fails only when body
 // is not a JSON object ([ErrNotObject], or a syntax error); whether it says
-// anything is for the caller to see. The result does not refer to body.
+// anything is for the caller to see. Of the result, Data.Server refers to body.
 func DecodeWebhook(body []byte) (Webhook, error) {
 	if !isObject(body) {
 		if valid(body) != nil {
@@ -131,7 +131,7 @@ func DecodeWebhook(body []byte) (Webhook, error) {
 		EventStatus:   wire.EventStatus.value,
 		ControlDomain: wire.ControlDomain.value,
 		Data: WebhookData{
-			Server: bytes.Clone(wire.Data.Server),
+			Server: wire.Data.Server,
 			Args: WebhookArgs{
 				PackageID: wire.Data.Args.PackageID.idPointer(),
 				UserID:    wire.Data.Args.UserID.idPointer(),

@@ -31,12 +31,12 @@ func (p plainPublisher) Publish(ctx context.Context, e *events.Event) (events.Ac
 	return events.Ack{Sequence: ack.Sequence, Duplicate: ack.Duplicate}, nil
 }
 
-// noPublisher throws events away.
+// noPublisher gives events their ids and throws them away.
 type noPublisher struct{}
 
 // Publish implements ingest's publisher.
-func (noPublisher) Publish(context.Context, *events.Event) (events.Ack, error) {
-	return events.Ack{}, nil
+func (noPublisher) Publish(_ context.Context, e *events.Event) (events.Ack, error) {
+	return events.Ack{}, e.Seal()
 }
 
 // message is what the publisher puts on the stream.
