@@ -137,6 +137,7 @@ func (a *API) Register(e *echo.Echo) {
 	admin.GET("/servers/:id/timeline", a.timeline)
 	admin.POST("/cleanup", a.cleanup)
 	admin.GET("/doctor", a.examine)
+	admin.GET("/audit", a.audit)
 	admin.POST("/servers/sync", a.startSweep)
 	admin.POST("/users/:id/servers/sync", a.syncUser)
 	admin.POST("/users/:id/servers/replay", a.replayUser)

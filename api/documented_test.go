@@ -55,6 +55,7 @@ func TestEveryDescribedAnswerIsGiven(t *testing.T) {
 		{"GET", "/api/admin/servers/7/timeline"},
 		{"POST", "/api/admin/cleanup"},
 		{"GET", "/api/admin/doctor"},
+		{"GET", "/api/admin/audit"},
 		{"POST", "/api/admin/servers/sync"},
 		{"POST", "/api/admin/users/41/servers/sync"},
 		{"GET", "/api/admin/users/41/servers/sync/status"},
@@ -92,6 +93,7 @@ func TestEveryDescribedAnswerIsGiven(t *testing.T) {
 		{"GET", "/api/admin/servers/99/timeline"},
 		{"GET", "/api/admin/servers/" + serverUUID + "/timeline"},
 		{"POST", "/api/admin/cleanup?dryRun=x"},
+		{"GET", "/api/admin/audit?x=y"},
 		{"POST", "/api/admin/servers/sync?dryRun=x"},
 		{"POST", "/api/admin/users/x/servers/sync"},
 		{"POST", "/api/admin/users/42/servers/sync?wait=0"},
@@ -162,7 +164,10 @@ func TestEveryDescribedAnswerIsGiven(t *testing.T) {
 	s.syncs.err, s.syncs.begun = nil, func(*db.Run) { panic("the sync fell over") }
 	s.letters.panics = true
 	for _, statement := range []string{
-		`UPDATE serversync.history SET at = 'infinity'; UPDATE serversync.billing_rows SET created_at = 'infinity'; UPDATE serversync.lag_samples SET at = 'infinity' WHERE at = '2026-03-01T10:00Z';
+		`INSERT INTO virtfusion_cron_settings (enabled, hours_per_month) VALUES (false, 730);
+			ALTER TABLE virtfusion_cron_settings RENAME TO settings_of_cron;
+			CREATE VIEW virtfusion_cron_settings AS SELECT id, hours_per_month, 1 / (id - id) = 1 AS enabled, false AS hourly_billing_enabled FROM settings_of_cron;
+			UPDATE serversync.history SET at = 'infinity'; UPDATE serversync.billing_rows SET created_at = 'infinity'; UPDATE serversync.lag_samples SET at = 'infinity' WHERE at = '2026-03-01T10:00Z';
 			ALTER TABLE serversync.servers ALTER COLUMN last_seen_at TYPE text USING 'never'`,
 		`UPDATE serversync.servers SET status = 'gone' WHERE virtfusion_id = 7; UPDATE serversync.runs SET progress = '"none"' WHERE kind = 'sweep';
 			DELETE FROM serversync.runs WHERE id LIKE 'sync-of-%';

@@ -62,6 +62,7 @@ var routes = map[string]access{
 	"GET /api/admin/live":                           ofAdmin,
 	"POST /api/admin/cleanup":                       ofAdmin,
 	"GET /api/admin/doctor":                         ofAdmin,
+	"GET /api/admin/audit":                          ofAdmin,
 }
 
 // callerOf is a kind of caller, and how it is refused: where it only looks, and

@@ -39,6 +39,13 @@ func ClaimPass(ctx context.Context, idb bun.IDB, name string, now, due time.Time
 	return true, nil
 }
 
+// UnclaimPass gives back a pass that was claimed at the given time and failed: it
+// is due again.
+func UnclaimPass(ctx context.Context, idb bun.IDB, name string, claimed time.Time) error {
+	_, err := idb.NewRaw(`DELETE FROM serversync.passes WHERE name = ? AND started_at = ? AND finished_at IS NULL`, name, claimed).Exec(ctx)
+	return wrap(err, "give back the pass "+name)
+}
+
 // FinishPass records the end of a pass.
 func FinishPass(ctx context.Context, idb bun.IDB, p Pass) error {
 	if _, err := idb.NewRaw(`UPDATE serversync.passes SET finished_at = ?, servers = ?, changed = ? WHERE name = ?`,

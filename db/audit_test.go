@@ -1,0 +1,309 @@
+package db_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/shopspring/decimal"
+	"github.com/uptrace/bun"
+
+	"serversync/db"
+	"serversync/db/dbtest"
+)
+
+// auditAt is the time of the audits here.
+func auditAt() time.Time { return time.Date(2026, 3, 10, 12, 30, 0, 0, time.UTC) }
+
+func audit(t *testing.T, database *bun.DB) (findings []db.AuditFinding, counts map[db.AuditRule]int64) {
+	t.Helper()
+	found, all, err := db.Audit(t.Context(), database, db.AuditQuery{
+		Now: auditAt(), Since: auditAt().AddDate(0, -1, 0), BackBillHours: 6, Limit: 100,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	counts = map[db.AuditRule]int64{}
+	for _, c := range all {
+		counts[c.Rule] = c.Findings
+	}
+	return found, counts
+}
+
+// soundBooks are a customer (7) with two servers in order (1 SkyPANEL's, 2 ours)
+// and SkyPANEL's job at work: nothing of it breaks a rule.
+func soundBooks(t *testing.T) *bun.DB {
+	t.Helper()
+	database := dbtest.New(t)
+	exec(t, database, `
+		INSERT INTO users (id, email, username, password, full_name, virtfusion_id, is_active) VALUES
+			(7, 'a@company.test', 'anna', '!', 'Anna', 70, true), (8, 'b@company.test', 'bert', '!', 'Bert', 80, true);
+		INSERT INTO package_pricing (virtfusion_package_id, name, price, enabled) VALUES (5, 'Small', 1100, true), (6, 'Tiny', 300, true);
+		INSERT INTO virtfusion_cron_settings (enabled, hours_per_month, hourly_billing_enabled) VALUES (true, 730, true);
+		INSERT INTO serversync.runs (id, kind, state, started_at, ended_at, beat_at)
+			VALUES ('s1', 'sweep', 'succeeded', '2026-03-10T12:00Z', '2026-03-10T12:01Z', '2026-03-10T12:01Z')`)
+	for _, n := range []int{1, 2} {
+		auditServer(t, database, n, "native", "on", "")
+		auditRow(t, database, n, n, "")
+	}
+	exec(t, database, `
+		UPDATE serversync.servers SET status = 'external' WHERE virtfusion_id = 2;
+		INSERT INTO serversync.billing_rows (billing_id, virtfusion_id, made_by, user_id, enabled, package_id, monthly_price, created_at, updated_at)
+			VALUES (2, 2, 'serversync', 7, true, 5, 11, now(), now());
+		INSERT INTO virtfusion_hourly_transactions (billing_id, user_id, server_id, amount_charged, billing_period_start, billing_period_end, status, created_at)
+			SELECT i, 7, i, 0.02, p, p + interval '1 hour', 'completed', p FROM generate_series(1, 2) AS i,
+				generate_series('2026-03-10T09:15'::timestamp, '2026-03-10T12:15', '1 hour') AS p`)
+	return database
+}
+
+// auditServer puts a server of user 7 into the inventory.
+func auditServer(t *testing.T, database *bun.DB, id int, status, billing, reason string) {
+	t.Helper()
+	exec(t, database, `
+		INSERT INTO serversync.servers (virtfusion_id, owner_id, user_id, status, billing, billing_reason, billing_id, package_id, observed_at, observed_source, observed_event_id, first_seen_at, last_seen_at)
+		VALUES (?0, 70, 7, ?1, ?2, nullif(?3, ''), ?0, 5, now(), '', '', now(), now())`, id, status, billing, reason)
+}
+
+// auditRow adds a billing row that is in order, but for what set changes of it.
+func auditRow(t *testing.T, database *bun.DB, id, server int, set string) {
+	t.Helper()
+	exec(t, database, `
+		INSERT INTO virtfusion_hourly_billing (id, user_id, server_id, virtfusion_server_id, server_uuid, package_id, package_name, monthly_price, hourly_rate, server_created_at, last_billed_at, created_at, updated_at)
+		VALUES (?0, 7, ?1, ?1, 'uuid-' || ?1, 5, 'Small', 11, 0.015068, '2026-03-01T10:15', '2026-03-10T13:15', '2026-03-01T10:15', '2026-03-10T12:15')`, id, server)
+	if set != "" {
+		exec(t, database, `UPDATE virtfusion_hourly_billing SET `+set+` WHERE id = ?`, id)
+	}
+}
+
+func TestAuditFindsNothingInSoundBooks(t *testing.T) {
+	t.Parallel()
+	findings, counts := audit(t, soundBooks(t))
+	if len(findings) > 0 || len(counts) != len(db.AuditRules()) {
+		t.Errorf("%+v, %v", findings, counts)
+	}
+}
+
+// TestAudit has one cause for each rule, beside what comes near to it and is in
+// order.
+func TestAudit(t *testing.T) {
+	t.Parallel()
+	row := func(id, server int, set string) func(*testing.T, *bun.DB) {
+		return func(t *testing.T, database *bun.DB) { t.Helper(); auditRow(t, database, id, server, set) }
+	}
+	server := func(id int, status, billing, reason string) func(*testing.T, *bun.DB) {
+		return func(t *testing.T, database *bun.DB) {
+			t.Helper()
+			auditServer(t, database, id, status, billing, reason)
+		}
+	}
+	do := func(statement string) func(*testing.T, *bun.DB) {
+		return func(t *testing.T, database *bun.DB) { t.Helper(); exec(t, database, statement) }
+	}
+	charge := func(row int, start, status string) func(*testing.T, *bun.DB) {
+		return do(fmt.Sprintf(`
+			INSERT INTO virtfusion_hourly_transactions (billing_id, user_id, server_id, amount_charged, billing_period_start, billing_period_end, status, created_at)
+			VALUES (%d, 7, 1, 0.02, '%s', '%[2]s'::timestamp + interval '1 hour', '%[3]s', '%[2]s')`, row, start, status))
+	}
+	for name, c := range map[string]struct {
+		rule      db.AuditRule
+		given     []func(*testing.T, *bun.DB)
+		want      string // server, customer, rows and amount of each finding
+		evidence  string // of the first
+		otherwise []db.AuditRule
+	}{
+		"two rows, by id": {
+			rule: db.AuditTwoRows, given: []func(*testing.T, *bun.DB){row(3, 1, "server_uuid = 'DELETED_SERVER', user_id = 8, monthly_price = 3.65, package_id = 6"), row(4, 2, "billing_enabled = false")},
+			want: "1 7 [1 3] 7.30", evidence: "2 billing rows are on for one server: 1 (user 7, since 2026-03-01 10:15 UTC), 3 (user 8",
+			otherwise: []db.AuditRule{db.AuditWrongOwner, db.AuditPriceDrifted},
+		},
+		"two rows, by UUID": {
+			rule:  db.AuditTwoRows,
+			given: []func(*testing.T, *bun.DB){server(3, "native", "on", ""), row(3, 3, "server_uuid = 'UUID-1'"), server(4, "native", "on", ""), server(5, "native", "on", ""), row(4, 4, "server_uuid = 'DELETED_SERVER'"), row(5, 5, "server_uuid = 'DELETED_SERVER'")},
+			want:  "1 7 [1 3] 14.60", evidence: "Together they cost $29.20 a month, one alone $14.60",
+		},
+		"charged twice": {
+			rule: db.AuditChargedTwice, given: []func(*testing.T, *bun.DB){charge(1, "2026-03-10 10:20", "completed"), charge(1, "2026-03-10 10:30", "completed"), charge(2, "2026-03-10 10:15", "failed"), charge(2, "2026-03-10 10:15", "pending")},
+			want: "1 7 [1] 0.06", evidence: "3 charges, $0.06 in all",
+		},
+		"charged long ago, and a minute": {
+			rule: db.AuditChargedTwice, given: []func(*testing.T, *bun.DB){charge(1, "2026-01-10 10:15", "completed"), charge(1, "2026-01-10 10:15", "completed"), charge(1, "2026-03-10 13:14:30", "completed")},
+		},
+		"charged by another row of the server": {
+			rule: db.AuditChargedTwice, given: []func(*testing.T, *bun.DB){row(3, 1, "billing_enabled = false"), charge(3, "2026-03-10 13:00", "completed")},
+			want: "1 7 [3] 0.02", evidence: "charged already: ",
+		},
+		"gone": {
+			rule: db.AuditGone, given: []func(*testing.T, *bun.DB){server(3, "gone", "off", "destroyed"), row(3, 3, ""), server(4, "gone", "off", "destroyed"), row(4, 4, "billing_enabled = false")},
+			want: "3 7 [3] 14.60", evidence: "row 3 is on at $14.60 a month, and the server is gone since",
+		},
+		"wrong owner": {
+			rule: db.AuditWrongOwner, given: []func(*testing.T, *bun.DB){server(3, "native", "on", ""), row(3, 3, "user_id = 8"), server(4, "conflict", "on", ""), row(4, 4, "user_id = 8")},
+			want: "3 8 [3] 14.60", evidence: "row 3 charges user 8 $14.60 a month for a server that belongs to user 7",
+		},
+		"back-billing": {
+			rule: db.AuditBackBill, given: []func(*testing.T, *bun.DB){
+				server(3, "native", "on", ""), row(3, 3, "last_billed_at = '2026-03-10T05:30'"), server(4, "native", "on", ""), row(4, 4, "last_billed_at = NULL"),
+				server(5, "native", "on", ""), row(5, 5, "last_billed_at = '2026-03-10T06:30:01'"), server(6, "native", "on", ""), row(6, 6, "last_billed_at = NULL, billing_enabled = false"),
+			},
+			want: "3 7 [3] 0.16\n4 7 [4] 4.36", evidence: "SkyPANEL's next job charges row 3 8 hours at once, $0.16: it is billed until 2026-03-10 05:30 UTC",
+		},
+		"unknown server": {
+			rule: db.AuditUnknown, given: []func(*testing.T, *bun.DB){row(3, 3, ""), row(4, 4, "created_at = '2026-03-10T12:10'")},
+			want: "3 7 [3] 14.60", evidence: "VirtFusion did not list its server on 2026-03-10 12:00 UTC",
+		},
+		"switched off": {
+			rule: db.AuditSwitchedOff, given: []func(*testing.T, *bun.DB){
+				server(3, "native", "off", "disabled_by_skypanel"), row(3, 3, "billing_enabled = false"), server(4, "external", "off", "operator"), row(4, 4, "billing_enabled = false"),
+				server(5, "external", "off", "disabled_by_skypanel"), row(5, 5, "billing_enabled = false, user_id = 8"),
+				do(`INSERT INTO serversync.runs (id, kind, state, started_at, ended_at, beat_at) VALUES ('f1', 'sweep', 'failed', '2026-03-10T12:20Z', '2026-03-10T12:21Z', '2026-03-10T12:21Z')`),
+			},
+			want: "3 7 [3] 14.60", evidence: "$14.60 a month are not billed. VirtFusion was out of reach at that time: a sweep begun on 2026-03-10 12:20 UTC",
+		},
+		"sold without a row": {
+			rule: db.AuditSoldWithout, given: []func(*testing.T, *bun.DB){server(3, "native", "off", "disabled_by_skypanel"), do(`UPDATE serversync.servers SET billing_id = NULL, note = 'as its note says' WHERE virtfusion_id = 3`)},
+			want: "3 7 [] 14.60", evidence: "it has no billing row for it. as its note says",
+		},
+		"no start": {
+			rule: db.AuditNoStart, given: []func(*testing.T, *bun.DB){server(3, "native", "on", ""), row(3, 3, "last_billed_at = NULL, server_created_at = NULL")},
+			want: "3 7 [3] 14.60", evidence: "SkyPANEL's job never bills it",
+		},
+		"no price": {
+			rule: db.AuditNoPrice, given: []func(*testing.T, *bun.DB){server(3, "native", "on", ""), row(3, 3, "package_id = 99, last_billed_at = '2026-03-01T00:00'")},
+			want: "3 7 [3] <nil>", evidence: "package_pricing has no VirtFusion package 99",
+		},
+		"inactive owner, and none": {
+			rule: db.AuditNoPayer, given: []func(*testing.T, *bun.DB){
+				do(`UPDATE users SET is_active = false WHERE id = 8; ALTER TABLE virtfusion_hourly_billing DISABLE TRIGGER ALL`), server(3, "native", "on", ""), server(4, "native", "on", ""),
+				row(3, 3, "user_id = 8, last_billed_at = '2026-03-01T00:00'"), row(4, 4, "user_id = 99"), do(`UPDATE serversync.servers SET user_id = 8 WHERE virtfusion_id = 3`),
+			},
+			want: "3 8 [3] 14.60\n4 99 [4] 14.60", evidence: "row 3 is on, and user 8 is not active",
+			otherwise: []db.AuditRule{db.AuditWrongOwner},
+		},
+		"charges fail": {
+			rule: db.AuditChargesFail, given: []func(*testing.T, *bun.DB){
+				server(3, "native", "on", ""), row(3, 3, ""), charge(3, "2026-03-10 08:15", "failed"), charge(3, "2026-03-10 09:15", "failed"), charge(3, "2026-03-10 10:15", "failed"), charge(3, "2026-03-10 07:15", "completed"),
+				server(4, "native", "on", ""), row(4, 4, ""), charge(4, "2026-03-10 08:15", "failed"), charge(4, "2026-03-10 09:15", "failed"), charge(4, "2026-03-10 10:15", "failed"), charge(4, "2026-03-10 11:15", "completed"),
+				server(5, "native", "on", ""), row(5, 5, ""), charge(5, "2026-03-10 08:15", "failed"), charge(5, "2026-03-10 09:15", "failed"),
+			},
+			want: "3 7 [3] 0.06", evidence: "3 charges of row 3 failed since 2026-03-10 08:15 UTC, $0.06 in all",
+		},
+		"job off": {
+			rule: db.AuditJobOff, given: []func(*testing.T, *bun.DB){do(`INSERT INTO virtfusion_cron_settings (enabled, hours_per_month, hourly_billing_enabled) VALUES (true, 730, false)`)},
+			want: "<nil> <nil> [] 29.20", evidence: "2 rows are not billed, $29.20 a month",
+		},
+		"costs nothing": {
+			rule: db.AuditCostsNothing, given: []func(*testing.T, *bun.DB){server(3, "native", "on", ""), row(3, 3, "monthly_price = 3, package_id = 6"), server(4, "native", "on", ""), row(4, 4, "monthly_price = 0, package_id = 99")},
+			want: "3 7 [3] 3.00", evidence: "row 3 says $3.00 a month; by 730 hours that is less than half a token each",
+			otherwise: []db.AuditRule{db.AuditNoPrice},
+		},
+		"price drift": {
+			rule: db.AuditPriceDrifted, given: []func(*testing.T, *bun.DB){do(`UPDATE package_pricing SET price = 1200 WHERE virtfusion_package_id = 5`)},
+			want: "1 7 [1] 1.00", evidence: "row 1 bills $11.00 a month, its package Small costs $12.00 today",
+		},
+		"hours drift": {
+			rule: db.AuditHoursDrifted, given: []func(*testing.T, *bun.DB){do(`INSERT INTO virtfusion_cron_settings (enabled, hours_per_month, hourly_billing_enabled) VALUES (true, 720, true)`)},
+			want: "1 7 [1] 0.20", evidence: "row 1 divides its price by 730 hours a month, SkyPANEL's settings say 720",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			database := soundBooks(t)
+			for _, change := range c.given {
+				change(t, database)
+			}
+			findings, counts := audit(t, database)
+			var got []string
+			for i := range findings {
+				f := &findings[i]
+				if f.Rule != c.rule {
+					if !slices.Contains(c.otherwise, f.Rule) {
+						t.Errorf("also found: %+v", f)
+					}
+					continue
+				}
+				amount := "<nil>"
+				if f.Amount.Valid {
+					amount = f.Amount.Decimal.StringFixed(2)
+				}
+				got = append(got, fmt.Sprint(pointed(f.ServerID), " ", pointed(f.UserID), " ", f.Rows, " ", amount))
+				if len(got) == 1 && !strings.Contains(f.Evidence, c.evidence) {
+					t.Errorf("evidence: %q, want %q in it", f.Evidence, c.evidence)
+				}
+				if f.Severity == "" || f.Remedy == "" || strings.Contains(f.Remedy, "%") {
+					t.Errorf("severity %q, remedy %q", f.Severity, f.Remedy)
+				}
+			}
+			if strings.Join(got, "\n") != c.want || counts[c.rule] != int64(len(got)) {
+				t.Errorf("found\n%s\nwant\n%s\n(%d counted)", strings.Join(got, "\n"), c.want, counts[c.rule])
+			}
+		})
+	}
+}
+
+func pointed(n *int64) any {
+	if n == nil {
+		return nil
+	}
+	return *n
+}
+
+func TestAuditReadsSoManyAndCountsAll(t *testing.T) {
+	t.Parallel()
+	database := soundBooks(t)
+	for n := 10; n < 15; n++ {
+		auditServer(t, database, n, "gone", "off", "destroyed")
+		auditRow(t, database, n, n, "")
+	}
+	findings, counts, err := db.Audit(t.Context(), database, db.AuditQuery{Now: auditAt(), Since: auditAt(), BackBillHours: 6, Limit: 2})
+	if err != nil || len(findings) != 2 || *findings[1].ServerID != 11 {
+		t.Fatalf("%+v, %v", findings, err)
+	}
+	for _, c := range counts {
+		if want := map[bool]int64{true: 5}[c.Rule == db.AuditGone]; c.Findings != want {
+			t.Errorf("%s: %d, want %d", c.Rule, c.Findings, want)
+		}
+	}
+}
+
+func TestKeepFindings(t *testing.T) {
+	t.Parallel()
+	database := dbtest.New(t)
+	finding := func(rule db.AuditRule, server int64, evidence string) db.AuditFinding {
+		return db.AuditFinding{Rule: rule, Severity: db.AuditCritical, ServerID: &server, UserID: new(int64(7)), Evidence: evidence, Amount: decimal.NewNullDecimal(dec("1.50"))}
+	}
+	keep := func(day int, findings ...db.AuditFinding) string {
+		t.Helper()
+		news, err := db.KeepFindings(t.Context(), database, findings, auditAt().AddDate(0, 0, day))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for i := range news {
+			got = append(got, fmt.Sprint(news[i].Rule, " ", *news[i].ServerID, " ", news[i].Evidence))
+		}
+		slices.Sort(got)
+		return strings.Join(got, ", ")
+	}
+	job := db.AuditFinding{Rule: db.AuditJobOff, Severity: db.AuditWarning, Evidence: "off"}
+	if got := keep(0, finding(db.AuditGone, 1, "a"), finding(db.AuditGone, 1, "again"), finding(db.AuditGone, 2, "b")); got != "gone_server_billed 1 a, gone_server_billed 2 b" {
+		t.Errorf("first: %s", got)
+	}
+	if got := keep(1, finding(db.AuditGone, 1, "c")); got != "" {
+		t.Errorf("known: %s", got)
+	}
+	if news, err := db.KeepFindings(t.Context(), database, []db.AuditFinding{finding(db.AuditGone, 1, "d"), finding(db.AuditGone, 2, "e"), job}, auditAt().AddDate(0, 0, 2)); err != nil || len(news) != 2 {
+		t.Errorf("back, and without a server: %+v, %v", news, err)
+	}
+	wantTable(t, database, "billing_job_off|0|0|warning|off|null|2|null\ngone_server_billed|1|7|critical|d|1.5|0|null\ngone_server_billed|2|7|critical|e|1.5|2|null", `
+		SELECT rule, server_id, user_id, severity, evidence, amount, extract(day FROM first_seen_at - '2026-03-10T12:30Z')::int, cleared_at FROM serversync.findings ORDER BY 1, 2`)
+	counts, err := db.OpenFindings(t.Context(), database)
+	if err != nil || fmt.Sprint(counts) != "[{billing_job_off warning 1} {gone_server_billed critical 2}]" {
+		t.Errorf("%v, %v", counts, err)
+	}
+	if got := keep(3); got != "" {
+		t.Errorf("none: %s", got)
+	}
+	wantTable(t, database, "3", `SELECT count(*) FROM serversync.findings WHERE cleared_at = '2026-03-13T12:30Z'`)
+}
