@@ -147,6 +147,8 @@ func (a *API) Register(e *echo.Echo) {
 	admin.GET("/runs/:id", a.showRun)
 	admin.GET("/runs/:id/servers", a.runServers)
 	admin.POST("/runs/:id/approve", a.approveRun)
+	admin.POST("/runs/:id/undo", a.undoRun)
+	admin.POST("/servers/:id/undo", a.undoServer)
 	admin.GET("/overview", a.overview)
 	admin.GET("/servers", a.listServers)
 	admin.GET("/servers.csv", a.listServersCSV)

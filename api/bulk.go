@@ -41,11 +41,11 @@ const (
 // server billed wants it neither off nor left alone, and so on.
 var bulkActions = map[string]db.WishChange{
 	bulkResync:     {},
-	bulkBillingOn:  {Set: db.WishBillingOn, Drop: []string{db.WishBillingOff, db.WishIgnore, db.WishUndone}},
-	bulkBillingOff: {Set: db.WishBillingOff, Drop: []string{db.WishBillingOn}},
-	bulkPackage:    {Set: db.WishPackage},
-	bulkIgnore:     {Set: db.WishIgnore, Drop: []string{db.WishBillingOn, db.WishBillingOff}},
-	bulkClear:      {Drop: []string{db.WishBillingOn, db.WishBillingOff, db.WishPackage, db.WishIgnore, db.WishUndone}},
+	bulkBillingOn:  {Set: db.WishBillingOn, Drop: []string{db.WishBillingOff, db.WishIgnore, db.WishUndone, db.WishKeep}},
+	bulkBillingOff: {Set: db.WishBillingOff, Drop: []string{db.WishBillingOn, db.WishKeep}},
+	bulkPackage:    {Set: db.WishPackage, Drop: []string{db.WishKeep}},
+	bulkIgnore:     {Set: db.WishIgnore, Drop: []string{db.WishBillingOn, db.WishBillingOff, db.WishKeep}},
+	bulkClear:      {Drop: []string{db.WishBillingOn, db.WishBillingOff, db.WishPackage, db.WishIgnore, db.WishUndone, db.WishKeep}},
 }
 
 // BulkOrder is what an operator wants done with servers.
@@ -56,10 +56,11 @@ type BulkOrder struct {
 	By     string // who wants it
 }
 
-// bulker works on bulk actions, in the background of this process. Its method
-// returns [ErrNotReady] while it is still starting.
+// bulker works on bulk actions and undoes, in the background of this process. Its
+// methods return [ErrNotReady] while it is still starting.
 type bulker interface {
 	StartBulk(ctx context.Context, o BulkOrder) (runID string, err error)
+	StartUndo(ctx context.Context, order db.UndoOrder, dryRun bool, by string) (runID string, err error)
 }
 
 // Bulk is what became of a bulk action; in a dry run, what would.
@@ -254,10 +255,13 @@ func toResults(items []db.ItemResult) []ServerResult {
 	results := make([]ServerResult, len(items))
 	for i, item := range items {
 		results[i] = ServerResult{ID: item.ServerID, Result: cmp.Or(item.Outcome, item.Effect, "pending")}
-		if item.Outcome == db.OutcomeFailed {
-			code := "server_failed"
-			if item.Found == db.FoundUnknown {
+		if item.Outcome == db.OutcomeFailed || item.Found == db.FoundUndo && item.Error != "" {
+			code := codeNotUndone
+			switch {
+			case item.Found == db.FoundUnknown:
 				code = "unknown_server"
+			case item.Outcome == db.OutcomeFailed:
+				code = codeServerFailed
 			}
 			results[i].Error = &Problem{Code: code, Message: item.Error, ServerID: &item.ServerID}
 		}

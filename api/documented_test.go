@@ -62,6 +62,8 @@ func TestEveryDescribedAnswerIsGiven(t *testing.T) {
 		{"GET", "/api/admin/runs"},
 		{"GET", "/api/admin/runs/waits"},
 		{"POST", "/api/admin/runs/waits/approve"},
+		{"POST", "/api/admin/runs/waits/undo"},
+		{"POST", "/api/admin/servers/7/undo"},
 		{"POST", "/api/admin/users/41/servers/replay"},
 		{"POST", "/api/admin/servers/bulk"},
 		{"GET", "/api/admin/runs/waits/servers"},
@@ -102,6 +104,9 @@ func TestEveryDescribedAnswerIsGiven(t *testing.T) {
 		{"GET", "/api/admin/runs?limit=x"},
 		{"GET", "/api/admin/runs/x"},
 		{"POST", "/api/admin/runs/x/approve"},
+		{"POST", "/api/admin/runs/x/undo"},
+		{"POST", "/api/admin/servers/x/undo"},
+		{"POST", "/api/admin/servers/99/undo"},
 		{"POST", "/api/admin/users/x/servers/replay"},
 		{"GET", "/api/admin/runs/x/servers"},
 		{"GET", "/api/admin/runs/waits/servers?limit=x"},
@@ -129,12 +134,21 @@ func TestEveryDescribedAnswerIsGiven(t *testing.T) {
 		s.put(t, path, `{"action": "none"}`)
 		s.put(t, path, strings.Repeat(" ", 1<<20+1))
 	}
+	s.exec(t, `UPDATE serversync.runs SET state = 'succeeded' WHERE id = 'waits'`)
+	s.admin(t, http.MethodPost, "/api/admin/runs/waits/undo")
+	s.admin(t, http.MethodPost, "/api/admin/runs/waits/undo?dryRun=x")
 	s.syncs.begun = func(r *db.Run) {
-		if r.Kind == db.RunBulk {
+		if r.Kind == db.RunBulk || r.Kind == db.RunUndo {
 			s.exec(t, `UPDATE serversync.runs SET state = 'succeeded' WHERE id = ?`, r.ID)
 		}
 	}
 	s.put(t, "/api/admin/servers/bulk", `{"ids": [7], "action": "resync"}`)
+	for _, path := range []string{"/api/admin/runs/waits/undo", "/api/admin/servers/7/undo"} {
+		s.admin(t, http.MethodPost, path)
+	}
+	s.exec(t, `UPDATE serversync.runs SET dry_run = true WHERE id = 'waits'`)
+	s.admin(t, http.MethodPost, "/api/admin/runs/waits/undo")
+	s.exec(t, `UPDATE serversync.runs SET dry_run = false WHERE id = 'waits'`)
 	s.syncs.err = api.ErrNoUser
 	for _, r := range []request{{"POST", "/api/admin/users/42/servers/replay"}, {"POST", "/api/admin/users/42/servers/sync"}, {"POST", "/api/user/servers/sync"}} {
 		allowed(r)

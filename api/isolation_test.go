@@ -50,6 +50,8 @@ var routes = map[string]access{
 	"GET /api/admin/runs/:id":                       ofAdmin,
 	"GET /api/admin/runs/:id/servers":               ofAdmin,
 	"POST /api/admin/runs/:id/approve":              ofAdmin,
+	"POST /api/admin/runs/:id/undo":                 ofAdmin,
+	"POST /api/admin/servers/:id/undo":              ofAdmin,
 	"GET /api/admin/overview":                       ofAdmin,
 	"GET /api/admin/dead-letters":                   ofAdmin,
 	"POST /api/admin/dead-letters/:id/requeue":      ofAdmin,

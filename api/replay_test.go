@@ -37,6 +37,18 @@ func (s *syncs) StartBulk(ctx context.Context, o api.BulkOrder) (string, error) 
 	return id, err
 }
 
+func (s *syncs) StartUndo(ctx context.Context, order db.UndoOrder, dryRun bool, by string) (string, error) {
+	if s.err != nil {
+		return "", s.err
+	}
+	r := &db.Run{Kind: db.RunUndo, DryRun: dryRun, RequestedBy: by, Progress: db.RunProgress{Undo: &order}}
+	id, err := s.begin(ctx, r)
+	if err == nil && s.begun != nil {
+		s.begun(r)
+	}
+	return id, err
+}
+
 func (s *syncs) begin(ctx context.Context, r *db.Run) (string, error) {
 	r.ID, r.State, r.Phase, r.StartedAt, r.BeatAt = db.NewRunID(), db.RunRunning, db.PhaseQueued, noon(), noon()
 	id, _, err := db.StartRun(ctx, s.db, r)

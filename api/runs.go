@@ -221,7 +221,17 @@ func (a *API) toRuns(ctx context.Context, found []db.Run) ([]Run, error) {
 	return runs, nil
 }
 
-// failureOf is a server at which a run failed, as a problem.
+// The codes of a run's problems with single servers.
+const (
+	codeServerFailed = "server_failed"
+	codeNotUndone    = "not_undone" // something of it could not be taken back
+)
+
+// failureOf is a server with which a run has a problem.
 func failureOf(f db.RunFailure) Problem {
-	return Problem{Code: "server_failed", Message: f.Error, ServerID: &f.ServerID}
+	code := codeNotUndone
+	if f.Failed {
+		code = codeServerFailed
+	}
+	return Problem{Code: code, Message: f.Error, ServerID: &f.ServerID}
 }

@@ -34,6 +34,7 @@ type Run struct {
 	Preview  *Preview  `json:"preview"` // null: not worked out
 
 	Replay *Replay `json:"replay"` // null: it is no replay
+	Undoes *Undoes `json:"undoes"` // null: it is no undo
 
 	ApprovedBy   *string    `json:"approvedBy"`
 	ApprovedAt   *time.Time `json:"approvedAt"`
@@ -133,6 +134,7 @@ func toRun(r *db.Run, totals db.RunTotals) Run {
 	if r.Preview != nil {
 		run.Preview = toPreview(r.Preview)
 	}
+	run.Undoes = toUndoes(p.Undo)
 	if part := p.Replay; part != nil {
 		run.Replay = &Replay{Since: utc(part.Since), Until: utc(part.Until), Events: part.Events, Limits: orNull(part.Limits)}
 	}

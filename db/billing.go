@@ -214,6 +214,12 @@ type BillingChange struct {
 	// ResumeAt moves last_billed_at forward, never back: whoever turns billing
 	// on must not charge the gap.
 	ResumeAt *time.Time
+	// RewindTo sets last_billed_at back, of a row that is switched off again and
+	// that nobody charged meanwhile: see [BillingChange.Rewind].
+	RewindTo *time.Time
+	Rewind   bool
+	// ClearUUID takes out the UUID that we filled in.
+	ClearUUID bool
 	// VoidAhead voids ('failed') the pending first charge that we recorded, if
 	// its hour has not begun.
 	VoidAhead bool
@@ -230,25 +236,28 @@ func ChangeBilling(ctx context.Context, idb bun.IDB, changes []BillingChange) er
 	result, err := nativeOf(idb).ExecContext(ctx, `
 		UPDATE public.virtfusion_hourly_billing b SET
 			billing_enabled = coalesce(v.enable, b.billing_enabled),
-			server_uuid     = coalesce(v.uuid, b.server_uuid),
+			server_uuid     = CASE WHEN v.clear_uuid THEN NULL ELSE coalesce(v.uuid, b.server_uuid) END,
 			package_id      = coalesce(v.package_id, b.package_id),
 			package_name    = coalesce(v.package_name, b.package_name),
 			monthly_price   = coalesce(v.monthly_price::numeric, b.monthly_price),
 			hourly_rate     = coalesce(v.hourly_rate::numeric, b.hourly_rate),
 			hours_in_month  = coalesce(v.hours, b.hours_in_month),
-			last_billed_at  = greatest(b.last_billed_at, v.resume_at),
+			last_billed_at  = CASE WHEN v.rewind THEN v.rewind_to ELSE greatest(b.last_billed_at, v.resume_at) END,
 			updated_at      = v.at
 		FROM unnest(
 			$1::int[], $2::int[], $3::bool[], $4::text[], $5::int[], $6::text[],
-			$7::bool[], $8::text[], $9::int[], $10::text[], $11::text[], $12::text[], $13::int[], $14::timestamp[], $15::timestamp[])
+			$7::bool[], $8::text[], $9::int[], $10::text[], $11::text[], $12::text[], $13::int[], $14::timestamp[], $15::timestamp[],
+			$16::bool[], $17::timestamp[], $18::bool[], $19::timestamp[])
 			AS v (id, was_user, was_enabled, was_uuid, was_package, was_price,
-				enable, uuid, package_id, package_name, monthly_price, hourly_rate, hours, resume_at, at)
+				enable, uuid, package_id, package_name, monthly_price, hourly_rate, hours, resume_at, at,
+				rewind, rewind_to, clear_uuid, was_billed)
 		WHERE b.id = v.id
 			AND b.user_id = v.was_user
 			AND b.billing_enabled IS NOT DISTINCT FROM v.was_enabled
 			AND b.server_uuid IS NOT DISTINCT FROM v.was_uuid
 			AND b.package_id = v.was_package
-			AND b.monthly_price = v.was_price::numeric`,
+			AND b.monthly_price = v.was_price::numeric
+			AND (NOT v.rewind OR b.last_billed_at IS NOT DISTINCT FROM v.was_billed)`,
 		column(changes, func(c *BillingChange) int64 { return c.Was.ID }),
 		column(changes, func(c *BillingChange) int64 { return c.Was.UserID }),
 		column(changes, func(c *BillingChange) *bool { return c.Was.BillingEnabled }),
@@ -263,7 +272,11 @@ func ChangeBilling(ctx context.Context, idb bun.IDB, changes []BillingChange) er
 		column(changes, func(c *BillingChange) *string { return text(c.HourlyRate) }),
 		column(changes, func(c *BillingChange) *int64 { return c.Hours }),
 		column(changes, func(c *BillingChange) *time.Time { return timestamp(c.ResumeAt) }),
-		column(changes, func(c *BillingChange) *time.Time { return timestamp(&c.Now) }))
+		column(changes, func(c *BillingChange) *time.Time { return timestamp(&c.Now) }),
+		column(changes, func(c *BillingChange) bool { return c.Rewind }),
+		column(changes, func(c *BillingChange) *time.Time { return timestamp(c.RewindTo) }),
+		column(changes, func(c *BillingChange) bool { return c.ClearUUID }),
+		column(changes, func(c *BillingChange) *time.Time { return timestamp(c.Was.LastBilledAt) }))
 	if err != nil {
 		return fmt.Errorf("change %d billing rows: %w", len(changes), err)
 	}

@@ -14,7 +14,7 @@ type Override struct {
 	bun.BaseModel `bun:"table:serversync.overrides,alias:o"`
 
 	VirtfusionID int64     `bun:"virtfusion_id,pk"`
-	Kind         string    `bun:"kind,pk"`    // 'billing_on', 'billing_off', 'package', 'ignore', 'undone'
+	Kind         string    `bun:"kind,pk"`    // 'billing_on', 'billing_off', 'package', 'ignore', 'undone', 'keep'
 	PackageID    *int64    `bun:"package_id"` // for 'package'
 	Reason       string    `bun:"reason"`
 	SetBy        string    `bun:"set_by"`

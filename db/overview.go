@@ -123,25 +123,29 @@ func ReadUserBooks(ctx context.Context, idb bun.IDB, userID int64) (UserBooks, e
 	return all[0], nil
 }
 
-// RunFailure is a server of a run that could not be brought in step.
+// RunFailure is a server of a run that could not be brought in step, or of which
+// not everything could be taken back.
 type RunFailure struct {
 	RunID    string
 	ServerID int64
 	Error    string // says what to do
+	Failed   bool
 }
 
-// FailuresOfRuns reads the servers at which runs failed, at most perRun of
-// each, in the order of their ids.
+// FailuresOfRuns reads the servers with which runs had problems, at most perRun of
+// each, in the order of their ids; of a dry run, those with which it would have.
 func FailuresOfRuns(ctx context.Context, idb bun.IDB, ids []string, perRun int) ([]RunFailure, error) {
 	failures, err := queryAll(ctx, idb, func(rows *sql.Rows) (RunFailure, error) {
 		var f RunFailure
-		err := rows.Scan(&f.RunID, &f.ServerID, &f.Error)
+		err := rows.Scan(&f.RunID, &f.ServerID, &f.Error, &f.Failed)
 		return f, err
 	}, `
-		SELECT k.id, f.virtfusion_id, coalesce(f.error, '') FROM unnest($1::text[]) AS k (id)
+		SELECT k.id, f.virtfusion_id, coalesce(f.error, ''), f.failed FROM unnest($1::text[]) AS k (id)
 		CROSS JOIN LATERAL (
-			SELECT i.virtfusion_id, i.error FROM serversync.run_items i
-			WHERE i.run_id = k.id AND i.outcome = 'failed' ORDER BY i.virtfusion_id LIMIT $2) f
+			SELECT i.virtfusion_id, coalesce(i.error, i.forecast->>'left') AS error, i.outcome IS NOT DISTINCT FROM 'failed' AS failed
+			FROM serversync.run_items i
+			WHERE i.run_id = k.id AND (i.outcome = 'failed' OR i.found = 'undo' AND coalesce(i.error, i.forecast->>'left') IS NOT NULL)
+			ORDER BY i.virtfusion_id LIMIT $2) f
 		ORDER BY k.id, f.virtfusion_id`, ids, perRun)
 	if err != nil {
 		return nil, fmt.Errorf("read what failed in %d runs: %w", len(ids), err)

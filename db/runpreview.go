@@ -29,6 +29,8 @@ type RunEffect struct {
 	EffectiveAfter  decimal.Decimal `json:"effectiveAfter"`
 	// FirstCharge is the pending first charge that would be recorded; 0: none.
 	FirstCharge decimal.Decimal `json:"firstCharge"`
+	// Left says what of a change cannot be taken back, and why; of an undo.
+	Left string `json:"left,omitempty"`
 	// Changes: deciding the server changes something of ours, if only words.
 	Changes bool `json:"-"`
 }

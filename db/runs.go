@@ -95,6 +95,8 @@ type RunProgress struct {
 	// runs of other kinds.
 	Replay *ReplayPart `json:"replay,omitempty"`
 	Bulk   *BulkOrder  `json:"bulk,omitempty"`
+	// Undo is what an undo takes back.
+	Undo *UndoOrder `json:"undo,omitempty"`
 	// Slot says which pages are read in full by this sweep.
 	Slot int64 `json:"slot"`
 	// Since is when the listing began, on the clock of who did it: what has not

@@ -19,7 +19,8 @@ const (
 	WishBillingOff = "billing_off"
 	WishPackage    = "package"
 	WishIgnore     = "ignore"
-	WishUndone     = "undone"
+	WishUndone     = "undone" // what was made for it was taken back: no row is made
+	WishKeep       = "keep"   // what was changed of its rows was taken back: they stay as they are
 )
 
 // WishChange is what becomes of operators' wishes for servers.
@@ -63,45 +64,65 @@ func ChangeWishes(ctx context.Context, tx bun.Tx, ids []int64, change WishChange
 	for _, o := range overrides {
 		before[o.VirtfusionID] = append(before[o.VirtfusionID], o)
 	}
-	var changed []int64
-	var lines []History
+	var turns []WishTurn
 	for i := range servers {
 		s := &servers[i]
 		word.VirtfusionID = s.VirtfusionID
-		was := (&WishChange{}).Apply(before[s.VirtfusionID], Override{})
-		is := change.Apply(was, word)
-		if sameWishes(was, is) {
+		turn := WishTurn{Server: s, Was: (&WishChange{}).Apply(before[s.VirtfusionID], Override{}), Why: wishWords(change, word)}
+		turn.Is = change.Apply(turn.Was, word)
+		turns = append(turns, turn)
+	}
+	return TurnWishes(ctx, tx, turns, word.SetAt, runID)
+}
+
+// WishTurn is what becomes of the operators' wishes for one server.
+type WishTurn struct {
+	Server  *Server
+	Was, Is []Override // in the order of their kinds
+	Why     string     // for the history
+}
+
+// TurnWishes replaces the operators' wishes for servers, and writes a history line
+// for each whose wishes change: a constant number of statements.
+func TurnWishes(ctx context.Context, tx bun.Tx, turns []WishTurn, at time.Time, runID string) error {
+	var changed []int64
+	var wishes []Override
+	var lines []History
+	for i := range turns {
+		t := &turns[i]
+		if sameWishes(t.Was, t.Is) {
 			continue
 		}
+		s := t.Server
 		line := History{
-			At: word.SetAt, VirtfusionID: s.VirtfusionID, UserID: s.UserID, BillingID: s.BillingID, Kind: "wish",
-			Reason: wishWords(change, word), Source: "operator", RunID: runID,
+			At: at, VirtfusionID: s.VirtfusionID, UserID: s.UserID, BillingID: s.BillingID, Kind: "wish",
+			Reason: t.Why, Source: "operator", RunID: runID,
 		}
-		if line.Before, err = wishesJSON(was); err != nil {
+		var err error
+		if line.Before, err = wishesJSON(t.Was); err != nil {
 			return err
 		}
-		if line.After, err = wishesJSON(is); err != nil {
+		if line.After, err = wishesJSON(t.Is); err != nil {
 			return err
 		}
-		changed, lines = append(changed, s.VirtfusionID), append(lines, line)
+		changed, wishes, lines = append(changed, s.VirtfusionID), append(wishes, t.Is...), append(lines, line)
 	}
 	if len(changed) == 0 {
 		return nil
 	}
-	drop := append([]string{change.Set}, change.Drop...)
-	if _, err := nativeOf(tx).ExecContext(ctx, `
-		DELETE FROM serversync.overrides WHERE virtfusion_id = ANY($1::bigint[]) AND kind = ANY($2::text[])`, changed, drop); err != nil {
+	if _, err := nativeOf(tx).ExecContext(ctx, `DELETE FROM serversync.overrides WHERE virtfusion_id = ANY($1::bigint[])`, changed); err != nil {
 		return fmt.Errorf("end the wishes for %d servers: %w", len(changed), err)
 	}
-	if change.Set != "" {
-		if _, err := nativeOf(tx).ExecContext(ctx, `
-			INSERT INTO serversync.overrides (virtfusion_id, kind, package_id, reason, set_by, set_at)
-			SELECT k.id, $2, $3::bigint, $4, $5, $6::timestamptz FROM unnest($1::bigint[]) AS k (id)
-			ON CONFLICT (virtfusion_id, kind) DO UPDATE SET
-				package_id = excluded.package_id, reason = excluded.reason, set_by = excluded.set_by, set_at = excluded.set_at`,
-			changed, change.Set, change.PackageID, word.Reason, word.SetBy, word.SetAt); err != nil {
-			return fmt.Errorf("write the wishes for %d servers: %w", len(changed), err)
-		}
+	if _, err := nativeOf(tx).ExecContext(ctx, `
+		INSERT INTO serversync.overrides (virtfusion_id, kind, package_id, reason, set_by, set_at)
+		SELECT * FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::text[], $5::text[], $6::timestamptz[])`,
+		column(wishes, func(o *Override) int64 { return o.VirtfusionID }),
+		column(wishes, func(o *Override) string { return o.Kind }),
+		column(wishes, func(o *Override) *int64 { return o.PackageID }),
+		column(wishes, func(o *Override) string { return o.Reason }),
+		column(wishes, func(o *Override) string { return o.SetBy }),
+		column(wishes, func(o *Override) time.Time { return o.SetAt })); err != nil {
+		return fmt.Errorf("write the wishes for %d servers: %w", len(changed), err)
 	}
 	return InsertHistory(ctx, tx, lines)
 }
@@ -122,6 +143,29 @@ func wishWords(change WishChange, word Override) string {
 		wants = fmt.Sprintf("wants it billed as package %d", *change.PackageID)
 	}
 	return strings.TrimSuffix(word.SetBy+" "+wants+": "+word.Reason, ": ")
+}
+
+// WishesIn reads the wishes that a history line tells of: kinds, packages and, but
+// for packages, reasons.
+func WishesIn(line []byte) ([]Override, error) {
+	var told struct {
+		Wishes map[string]json.RawMessage `json:"wishes"`
+	}
+	if err := json.Unmarshal(line, &told); err != nil {
+		return nil, fmt.Errorf("read the wishes of a history line: %w", err)
+	}
+	var wishes []Override
+	for kind, value := range told.Wishes {
+		o := Override{Kind: kind}
+		if err := json.Unmarshal(value, &o.Reason); err != nil {
+			if err := json.Unmarshal(value, &o.PackageID); err != nil {
+				return nil, fmt.Errorf("read the wish %s of a history line: %w", kind, err)
+			}
+		}
+		wishes = append(wishes, o)
+	}
+	slices.SortFunc(wishes, func(a, b Override) int { return cmp.Compare(a.Kind, b.Kind) })
+	return wishes, nil
 }
 
 // wishesJSON is one server's wishes in a history line.
@@ -168,7 +212,7 @@ type ItemResult struct {
 	Found    string
 	Outcome  string // empty: none (yet)
 	Effect   string // empty: not previewed
-	Error    string
+	Error    string // of a failure; or what could not be taken back
 }
 
 // ItemResults reads what became of up to limit servers of a run above the id
@@ -179,7 +223,7 @@ func ItemResults(ctx context.Context, idb bun.IDB, runID string, after int64, li
 		err := rows.Scan(&r.ServerID, &r.Found, &r.Outcome, &r.Effect, &r.Error)
 		return r, err
 	}, `
-		SELECT virtfusion_id, found, coalesce(outcome, ''), coalesce(effect, ''), coalesce(error, '') FROM serversync.run_items
+		SELECT virtfusion_id, found, coalesce(outcome, ''), coalesce(effect, ''), coalesce(error, forecast->>'left', '') FROM serversync.run_items
 		WHERE run_id = $1 AND virtfusion_id > $2 ORDER BY virtfusion_id LIMIT $3`, runID, after, limit)
 	return results, wrap(err, "read what became of the servers of run "+runID)
 }

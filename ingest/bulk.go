@@ -2,7 +2,6 @@ package ingest
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 
 	"github.com/uptrace/bun"
@@ -102,16 +101,7 @@ func (j *job) previewWishes(ctx context.Context, change db.WishChange, sum *summ
 		if err != nil {
 			return fmt.Errorf("preview the operator's wish: %w", err)
 		}
-		forecasts := make([]string, len(effects))
-		for i := range effects {
-			content, err := json.Marshal(&effects[i])
-			if err != nil {
-				return fmt.Errorf("encode the preview of server %d: %w", effects[i].ServerID, err)
-			}
-			forecasts[i] = string(content)
-			sum.add(&effects[i])
-		}
-		return db.SetEffects(ctx, j.DB, j.run.ID, effects, forecasts)
+		return j.foreseen(ctx, effects, sum)
 	})
 }
 

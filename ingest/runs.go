@@ -38,6 +38,11 @@ type books interface {
 	// PreviewWish is Preview of servers as they would be decided after a change
 	// of the operators' wishes for them.
 	PreviewWish(ctx context.Context, ids []int64, change db.WishChange) ([]db.RunEffect, error)
+	// PreviewUndo says what Undo would do, and writes nothing.
+	PreviewUndo(ctx context.Context, order db.UndoOrder, ids []int64) ([]db.RunEffect, error)
+	// Undo takes back what a run, or a server's last change, did to servers, on
+	// behalf of another run, whose items it completes; by is who wants it.
+	Undo(ctx context.Context, runID string, order db.UndoOrder, ids []int64, by string) error
 	// RedecideFor decides servers again from what is stored, on behalf of a run
 	// whose changes may be made, and completes its items.
 	RedecideFor(ctx context.Context, runID string, ids []int64) (changed int, err error)

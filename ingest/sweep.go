@@ -261,6 +261,13 @@ func (j *job) steps() []step {
 			{db.PhaseApplying, j.applyBulk},
 			{db.PhaseFinishing, j.await},
 		}
+	case db.RunUndo:
+		return []step{
+			{db.PhaseListing, j.listUndo},
+			{db.PhasePreview, j.previewUndo},
+			{db.PhaseApplying, j.applyUndo},
+			{db.PhaseFinishing, j.await},
+		}
 	case db.RunSync:
 		return []step{
 			{db.PhaseListing, j.pull},

@@ -5,6 +5,7 @@ import (
 	"context"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/uptrace/bun"
@@ -23,6 +24,10 @@ type work struct {
 	// approval the server is to wait. Empty: none.
 	runID string
 	hold  bool
+	// undo takes a change back; nil: none.
+	undo *db.UndoOrder
+	// word is on whose word it is taken back.
+	word db.Override
 }
 
 // decided is a decision that has been committed.
@@ -31,6 +36,8 @@ type decided struct {
 	serverID int64
 	origin   string
 	runs     []string // whose items it completes
+	// wishes are those of the operators after an undo.
+	wishes []db.Override
 }
 
 // group makes the work of a batch: one item per server, sorted by id, which is
@@ -64,6 +71,7 @@ type evidence struct {
 	users  *Users
 	prices map[int64]Price
 	policy Policy
+	past   map[int64]*past // what is to be taken back, by server
 }
 
 // decideAll decides and applies a batch in one transaction. The servers of the
@@ -79,17 +87,24 @@ func (r *Reconciler) decideAll(ctx context.Context, tx bun.Tx, works []work) ([]
 		in := ev.input(&w, now)
 		in.RunID, in.Authorized = w.runID, w.runID != ""
 		decide := Decide
-		if w.hold {
+		var wishes []db.Override
+		if in.undo != nil {
+			decide = func(in Input) (d Decision) {
+				d, wishes = decideUndo(in)
+				return d
+			}
+		} else if w.hold {
 			decide = decideHold
 		} else if runID := harmless(w.news); runID != "" {
 			decide = func(in Input) Decision { return decideHarmless(in, runID) }
 		}
 		decisions[i] = decided{serverID: w.serverID, origin: w.origin, runs: runsOf(&w), Decision: decide(in)}
+		decisions[i].wishes = wishes
 	}
 	if err := apply(ctx, tx, decisions, ev, now); err != nil {
 		return nil, err
 	}
-	return decisions, nil
+	return decisions, turnWishes(ctx, tx, decisions, ev, now)
 }
 
 // input is what one of a batch's decisions depends on.
@@ -97,6 +112,7 @@ func (ev *evidence) input(w *work, now time.Time) Input {
 	return Input{
 		Now: now, News: w.news, Known: ev.known[w.serverID], Rows: ev.rows[w.serverID],
 		Users: ev.users, Prices: ev.prices, Policy: ev.policy,
+		undo:   ev.past[w.serverID],
 		Wishes: ev.wishes[w.serverID], Trace: ev.traces[w.serverID].Words, SoldTo: ev.traces[w.serverID].UserIDs,
 	}
 }
@@ -121,6 +137,9 @@ func (r *Reconciler) read(ctx context.Context, tx bun.Tx, works []work) (*eviden
 	}
 
 	keys := collectKeys(works, ev.known)
+	if err := ev.readPast(ctx, tx, works); err != nil {
+		return nil, err
+	}
 	if err := ev.readRows(ctx, tx, keys); err != nil {
 		return nil, err
 	}
@@ -238,12 +257,13 @@ func (ev *evidence) readRows(ctx context.Context, tx bun.Tx, k keys) error {
 }
 
 // readCharges looks for charges where a row of ours may have to be withdrawn:
-// where it is not its server's only row. Elsewhere nobody asks.
+// where it is not its server's only row, or is to be taken back. Elsewhere nobody
+// asks.
 func (ev *evidence) readCharges(ctx context.Context, tx bun.Tx) error {
 	var billingIDs []int64
 	var chargeIDs []*int64
-	for _, rows := range ev.rows {
-		if len(rows) < 2 {
+	for server, rows := range ev.rows {
+		if len(rows) < 2 && ev.past[server] == nil {
 			continue
 		}
 		for i := range rows {
@@ -331,7 +351,7 @@ func apply(ctx context.Context, tx bun.Tx, decisions []decided, ev *evidence, no
 			creates = append(creates, toBilling(d.Create, &d.State, d.RunID, now))
 		}
 		for _, runID := range d.runs {
-			completions = append(completions, db.Completion{RunID: runID, ServerID: d.serverID, Outcome: string(d.Outcome)})
+			completions = append(completions, db.Completion{RunID: runID, ServerID: d.serverID, Outcome: string(d.Outcome), Error: strings.Join(d.Left, "; ")})
 		}
 		ours := make(map[int64]bool)
 		for _, row := range ev.rows[d.State.ID] {

@@ -17,6 +17,7 @@ func Decide(in Input) Decision {
 	d := decider{in: &in}
 	d.observe()
 	d.judge()
+	d.restore()
 	return d.conclude()
 }
 
@@ -363,8 +364,11 @@ func (d *decider) native(rows matched, own owner) {
 		s.UserID = &row.UserID
 	}
 	c := RowChange{RowID: row.ID, Closed: closedOf(row)}
-	changed := d.obeyOn(row, &c)
-	switch wishes := &d.in.Wishes; {
+	wishes := &d.in.Wishes
+	changed := !wishes.Keep && d.obeyOn(row, &c)
+	switch {
+	case wishes.Keep:
+		d.keep()
 	case s.BillingOn && wishes.BillingOn:
 		s.Note = "SkyPANEL made its billing row; an operator wants it billed"
 	case s.BillingOn:
@@ -377,7 +381,7 @@ func (d *decider) native(rows matched, own owner) {
 		s.Reason = ReasonDisabled
 		s.Note = "SkyPANEL made its billing row and switched it off: check whether that was meant"
 	}
-	if row.UUID == "" && s.UUID != "" && row.ServerID == s.ID {
+	if row.UUID == "" && s.UUID != "" && row.ServerID == s.ID && !wishes.Keep {
 		c.UUID, changed = &s.UUID, true
 		before, after := sides([]change{{"server_uuid", nil, s.UUID}})
 		d.line(Line{Kind: LineChanged, RowID: row.ID, Reason: "SkyPANEL's row had no UUID: filled in", Before: before, After: after})
@@ -411,9 +415,22 @@ func (d *decider) obeyOn(row *Row, c *RowChange) bool {
 	default:
 		return false
 	}
-	before, after := sides([]change{{"billing_enabled", row.Enabled, s.BillingOn}})
+	changes := []change{{"billing_enabled", row.Enabled, s.BillingOn}}
+	if c.Resume != nil {
+		changes = append(changes, change{"last_billed_at", row.LastBilledAt, *c.Resume})
+	}
+	before, after := sides(changes)
 	d.line(Line{Kind: LineChanged, RowID: row.ID, Reason: why, Before: before, After: after})
 	return true
+}
+
+// keep leaves the row that counts as it is: what was changed of it was taken back.
+func (d *decider) keep() {
+	s := &d.state
+	s.Reason, s.Note = ReasonNone, "left as it is: "+d.in.Wishes.Words
+	if !s.BillingOn {
+		s.Reason = ReasonOperator
+	}
 }
 
 // soldTo reports that SkyPANEL has traces of having sold the server to its
@@ -460,7 +477,7 @@ func (d *decider) external(rows matched, u *User) {
 		switch {
 		case d.soldTo(u) && len(d.rows) == 0 && !d.in.Wishes.BillingOn:
 			d.soldBySkyPANEL()
-		case d.in.Wishes.Ignore || d.in.Wishes.Undone:
+		case d.in.Wishes.Ignore || d.in.Wishes.Undone || d.in.Wishes.Keep:
 			s.Status, s.BillingOn, s.Reason, s.BillingID = StatusExternal, false, ReasonOperator, nil
 			s.Note = "an operator's word: " + d.in.Wishes.Words
 		case !s.Confirmed:
@@ -489,7 +506,25 @@ func (d *decider) external(rows matched, u *User) {
 			d.withdraw(&rows.ours[i], fmt.Sprintf("it doubles our billing row %d", rows.ours[keepAt].ID))
 		}
 	}
-	d.maintain(&rows.ours[keepAt], u)
+	switch kept := &rows.ours[keepAt]; {
+	case d.in.Wishes.Undone:
+		d.withdraw(kept, "an operator's word: "+d.in.Wishes.Words)
+		s.Status, s.BillingOn, s.Reason, s.BillingID = StatusExternal, false, ReasonOperator, &kept.ID
+		if d.deletes(kept.ID) {
+			s.BillingID = nil
+		}
+		s.Note = "an operator's word: " + d.in.Wishes.Words
+	case d.in.Wishes.Keep:
+		s.Status, s.BillingOn, s.BillingID = StatusExternal, kept.Enabled, &kept.ID
+		d.keep()
+	default:
+		d.maintain(kept, u)
+	}
+}
+
+// deletes reports that a row is to be deleted.
+func (d *decider) deletes(rowID int64) bool {
+	return slices.ContainsFunc(d.out.Withdraw, func(w RowWithdrawal) bool { return w.RowID == rowID && w.Delete })
 }
 
 // create makes a billing row of ours.
@@ -636,7 +671,7 @@ func (d *decider) withdraw(r *Row, why string) {
 		return // withdrawn before
 	}
 	untouched := !r.Charged &&
-		r.LastBilledAt != nil && d.in.Now.Before(*r.LastBilledAt) &&
+		r.LastBilledAt != nil && (d.in.Now.Before(*r.LastBilledAt) || d.in.undo != nil && !r.Enabled) &&
 		r.Record != nil && r.Record.LastBilledAt != nil &&
 		r.Record.LastBilledAt.Equal(*r.LastBilledAt) && r.Record.MonthlyPrice.Equal(r.MonthlyPrice) &&
 		r.Record.PackageID == r.PackageID &&
@@ -653,6 +688,10 @@ func (d *decider) withdraw(r *Row, why string) {
 	})
 	if !r.Charged && !r.Enabled && r.Record != nil && !r.Record.Enabled {
 		return // it was off, and nothing was ever charged
+	}
+	if d.in.undo != nil { // what was charged is known exactly
+		d.refund(r)
+		return
 	}
 	d.line(Line{Kind: LineRefundDue, RowID: r.ID, Reason: fmt.Sprintf("billing row %d may have been charged beside SkyPANEL's own: check its charges and refund user %d", r.ID, r.UserID)})
 }

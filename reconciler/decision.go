@@ -112,6 +112,8 @@ type Input struct {
 	Authorized bool
 	// RunID is the run on whose behalf it is decided without news; empty: none.
 	RunID string
+	// undo is what is to be taken back; nil: nothing.
+	undo *past
 }
 
 // Wishes are what operators want of a server, from serversync.overrides.
@@ -123,6 +125,9 @@ type Wishes struct {
 	// Ignore: leave it alone; Undone: what was made for it was taken back. In
 	// either case no row is made, and one of ours is off.
 	Ignore, Undone bool
+	// Keep: what was changed of its rows was taken back. They stay as they are,
+	// but for what ends: a server that is gone, or another's.
+	Keep bool
 	// PackageID is the VirtFusion package that it is to be billed as; nil: its
 	// own.
 	PackageID *int64
@@ -166,6 +171,10 @@ type Decision struct {
 	Save bool
 	// Touch: only the last observation moved.
 	Touch bool
+	// Left says what could not be taken back, and why; of an undo.
+	Left []string
+	// restored: a billing row gets its former values.
+	restored bool
 }
 
 // NewRow is a billing row of ours to make.
@@ -196,6 +205,11 @@ type RowChange struct {
 	Terms  *terms     // package and price
 	Resume *time.Time // last_billed_at moves forward to it
 	Closed Closed     // why it was closed; ClosedNot opens it
+	// Rewind sets last_billed_at back to RewindTo, of a row that is switched off
+	// again and was not charged meanwhile; ClearUUID takes its UUID out.
+	Rewind    bool
+	RewindTo  *time.Time
+	ClearUUID bool
 	// Void: its pending first charge is for an hour that has not begun, and
 	// will not be owed.
 	Void bool

@@ -22,6 +22,7 @@ import (
 
 // billed is a system whose reconciler is called directly, with SkyPANEL's job.
 type billed struct {
+	undos int
 	*system
 
 	r   *Reconciler

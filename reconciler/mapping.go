@@ -158,7 +158,7 @@ func toChange(c *RowChange, was *db.BillingMatch, ours bool, serverID int64, now
 		change.Record.Enabled = *c.Enable
 	}
 	change.Record.ClosedReason = string(c.Closed)
-	change.VoidAhead = c.Void
+	change.VoidAhead, change.Rewind, change.RewindTo, change.ClearUUID = c.Void, c.Rewind, c.RewindTo, c.ClearUUID
 	return change
 }
 

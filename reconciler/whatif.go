@@ -80,6 +80,8 @@ func wishesOf(overrides []db.Override) map[int64]Wishes {
 			w.Ignore = true
 		case db.WishUndone:
 			w.Undone = true
+		case db.WishKeep:
+			w.Keep = true
 		case db.WishPackage:
 			w.PackageID = o.PackageID
 		}

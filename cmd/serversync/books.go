@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 
 	"serversync/api"
+	"serversync/db"
 	"serversync/ingest"
 	"serversync/reconciler"
 )
@@ -55,6 +56,18 @@ func (s *lateSyncs) StartReplay(ctx context.Context, o api.ReplayOrder) (string,
 		return "", api.ErrNotReady
 	}
 	id, err := runs.StartReplay(ctx, ingest.ReplayOrder(o))
+	if errors.Is(err, ingest.ErrNoSyncs) {
+		err = api.ErrNotReady
+	}
+	return id, err
+}
+
+func (s *lateSyncs) StartUndo(ctx context.Context, order db.UndoOrder, dryRun bool, by string) (string, error) {
+	runs := s.runs.Load()
+	if runs == nil {
+		return "", api.ErrNotReady
+	}
+	id, err := runs.StartUndo(ctx, order, dryRun, by)
 	if errors.Is(err, ingest.ErrNoSyncs) {
 		err = api.ErrNotReady
 	}

@@ -1,0 +1,6 @@
+-- 'keep': what a run changed of the server's rows was taken back, and they stay
+-- as they are. Older versions read no such wish, and go on changing them.
+ALTER TABLE serversync.overrides DROP CONSTRAINT IF EXISTS overrides_kind_check;
+--bun:split
+ALTER TABLE serversync.overrides ADD CONSTRAINT overrides_kind_check
+    CHECK (kind IN ('billing_on', 'billing_off', 'package', 'ignore', 'undone', 'keep'));
