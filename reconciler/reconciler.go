@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 	"github.com/uptrace/bun"
+	"go.opentelemetry.io/otel/trace"
 
 	"serversync/db"
 	"serversync/events"
@@ -36,6 +37,8 @@ type Config struct {
 	// Refetcher asks VirtFusion where evidence disagrees; needed by RunAsks
 	// alone.
 	Refetcher refetcher
+	// Tracer records how batches were committed; nil: nothing is recorded.
+	Tracer trace.Tracer
 }
 
 // announcer tells those who watch what just happened. It waits for nobody.
@@ -60,6 +63,7 @@ type Reconciler struct {
 	dead         prometheus.Counter
 	retryDelay   func(attempts int) time.Duration
 	keepInterval time.Duration
+	tracer       trace.Tracer // nil: nothing is recorded
 }
 
 // New returns a reconciler; [Reconciler.Run] and [Reconciler.RunSettler] make
@@ -71,8 +75,8 @@ func New(c Config) *Reconciler {
 		maxChanges:  c.MaxChanges,
 		refetcher:   c.Refetcher,
 		live:        c.Live,
-		deadLetters: c.DeadLetters, dead: newDeadMetrics(c.Metrics, c.DeadLetters),
-		retryDelay: retryDelay, keepInterval: events.KeepInterval,
+		deadLetters: c.DeadLetters, dead: newDeadMetrics(c.Metrics),
+		retryDelay: retryDelay, keepInterval: events.KeepInterval, tracer: c.Tracer,
 	}
 }
 
@@ -194,7 +198,9 @@ func (r *Reconciler) commit(ctx context.Context, deliveries []delivery) {
 	for i := range deliveries {
 		batch[i] = deliveries[i].event
 	}
+	span := r.trace(ctx, deliveries)
 	err := r.process(ctx, batch)
+	span.end(r.now(), err)
 	if classify(err) == classFault && len(deliveries) > 1 {
 		half := len(deliveries) / 2
 		r.commit(ctx, deliveries[:half])

@@ -13,7 +13,6 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/rs/zerolog"
 	"github.com/urfave/cli/v3"
 	"golang.org/x/sync/errgroup"
@@ -73,6 +72,7 @@ type service struct {
 	books     lateBooks
 	syncs     lateSyncs
 	panel     panelClient
+	tracing   *tracing // nil: nothing is traced
 	// migrated is closed when the database is ready for use.
 	migrated chan struct{}
 	// connected is closed when SkyPANEL's settings say how to reach VirtFusion,
@@ -87,27 +87,34 @@ type service struct {
 func open(ctx context.Context, c *config, log zerolog.Logger) (_ *service, err error) {
 	s := &service{config: c, log: log, registry: prometheus.NewRegistry(), migrated: make(chan struct{})}
 	s.panel.budget = virtfusion.NewBudget(c.virtfusionRPS)
-	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if c.needsDatabase() { // whoever hears webhooks alone asks VirtFusion nothing
+		s.panel.metrics = virtfusion.NewMetrics(s.registry)
+	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close(ctx))
 		}
 	}()
+	if s.tracing, err = startTracing(ctx, c, log); err != nil {
+		return nil, err
+	}
 	if err := s.stores.open(ctx, c, log); err != nil {
 		return nil, err
 	}
 	if s.js, err = jetstream.New(s.stores.nats); err != nil {
 		return nil, fmt.Errorf("use JetStream: %w", err)
 	}
-	if s.publisher, err = events.NewPublisher(s.stores.nats, s.stores.durable()); err != nil { //nolint:contextcheck // it outlives ctx: what is in hand at a shutdown is still published
+	counted, traced := events.WithMetrics(events.NewPublisherMetrics(s.registry)), events.WithTracing(s.tracing.tracer())
+	if s.publisher, err = events.NewPublisher(s.stores.nats, s.stores.durable(), counted, traced); err != nil { //nolint:contextcheck // it outlives ctx: what is in hand at a shutdown is still published
 		return nil, err
 	}
 	s.announcer = events.NewLive(s.stores.nats, log)
+	s.registerMetrics()
 	s.http, err = httpserver.New(httpserver.Config{
 		Addr: c.listenAddr, TrustedProxies: c.trustedProxies,
 		Roles: c.roles, KnownRoles: allRoles, Checks: s.checks(),
 		Registry: s.registry, OpenAPI: schemas.OpenAPI(), Schemas: schemas.FS(), Log: log,
-		DrainTimeout: drainTimeout,
+		DrainTimeout: drainTimeout, Tracer: s.tracing.tracer(),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("set up HTTP: %w", err)
@@ -224,6 +231,9 @@ func (s *service) run(ctx context.Context) error {
 		g.Go(func() error { return s.migratedThen(ctx, s.api.SampleLag) })
 		g.Go(func() error { return s.api.RunLive(ctx) })
 	}
+	if s.config.pprofAddr != "" {
+		g.Go(func() error { return s.profiles(ctx) })
+	}
 	for _, run := range s.extra {
 		g.Go(func() error { return run(ctx) })
 	}
@@ -322,7 +332,7 @@ func (s *service) stream(ctx context.Context, g *errgroup.Group) error {
 	}
 	r := reconciler.New(reconciler.Config{
 		DB: s.stores.db, Consumer: consumer, DeadLetters: events.NewDeadLetters(s.js, s.stores.durable()), Policy: s.config.policy,
-		Now: time.Now, Log: s.log, Metrics: s.registry,
+		Now: time.Now, Log: s.log, Metrics: s.countersOf(roleReconcile), Tracer: s.tracing.tracer(),
 		MaxChanges: s.config.maxChanges.Limit, Live: s.announcer,
 		Refetcher: ingest.NewRefetcher(s.virtfusion, s.publisher, time.Now),
 	})
@@ -343,6 +353,15 @@ func (s *service) stream(ctx context.Context, g *errgroup.Group) error {
 	return nil
 }
 
+// countersOf is where a part counts: nowhere in a process without its role,
+// whose zeros would be believed.
+func (s *service) countersOf(role string) prometheus.Registerer {
+	if s.config.has(role) {
+		return s.registry
+	}
+	return prometheus.NewRegistry()
+}
+
 // runs starts what looks at many servers at once: the sweeps, and the users'
 // syncs.
 func (s *service) runs(ctx context.Context, g *errgroup.Group, r *reconciler.Reconciler) {
@@ -352,7 +371,7 @@ func (s *service) runs(ctx context.Context, g *errgroup.Group, r *reconciler.Rec
 	runs := ingest.NewRuns(ingest.RunsConfig{
 		DB: s.stores.db, Client: s.virtfusion, Publisher: s.publisher, Past: events.NewReplayer(s.js, s.publisher), Books: r,
 		Interval: s.config.sweepInterval, MaxChanges: s.config.maxChanges, ObserveOnly: s.config.policy.ObserveOnly,
-		Live: s.announcer, Budget: s.panel.budget.Stats, Now: time.Now, Log: s.log, Metrics: s.registry,
+		Live: s.announcer, Budget: s.panel.budget.Stats, Now: time.Now, Log: s.log, Metrics: s.registry, Tracer: s.tracing.tracer(),
 	})
 	if s.config.has(roleAPI) {
 		g.Go(func() error { return runs.RunSyncs(ctx) })
@@ -398,7 +417,9 @@ func (s *service) close(ctx context.Context) error {
 	if s.publisher != nil {
 		s.publisher.Close()
 	}
-	return s.stores.close(ctx)
+	err := s.stores.close(ctx)
+	s.tracing.close(ctx, s.log)
+	return err
 }
 
 // printf writes for people; a terminal that went away is no reason to stop.
