@@ -199,6 +199,12 @@ func (j *journal) record(entry *entry, e *events.Event, err error) {
 	}
 	if err != nil {
 		line.Err(err)
+		if refusal, ok := errors.AsType[*httpserver.StatusError](err); ok {
+			line.Str("why", refusal.Message)
+		}
+	}
+	if e != nil && err != nil {
+		line.Str("do", "VirtFusion does not repeat it: sweep once the broker takes events again (serversync sweep), or wait for the next sweep")
 	}
 	line.Msg("webhook delivery")
 }

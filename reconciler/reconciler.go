@@ -12,6 +12,7 @@ import (
 	"github.com/rs/zerolog"
 	"github.com/uptrace/bun"
 	"go.opentelemetry.io/otel/trace"
+	"golang.org/x/time/rate"
 
 	"serversync/db"
 	"serversync/events"
@@ -64,6 +65,9 @@ type Reconciler struct {
 	retryDelay   func(attempts int) time.Duration
 	keepInterval time.Duration
 	tracer       trace.Tracer // nil: nothing is recorded
+
+	// What stays wrong is not said again and again, by each worker.
+	saidAway, saidSetup, saidFetch *rate.Sometimes
 }
 
 // New returns a reconciler; [Reconciler.Run] and [Reconciler.RunSettler] make
@@ -77,6 +81,7 @@ func New(c Config) *Reconciler {
 		live:        c.Live,
 		deadLetters: c.DeadLetters, dead: newDeadMetrics(c.Metrics),
 		retryDelay: retryDelay, keepInterval: events.KeepInterval, tracer: c.Tracer,
+		saidAway: paced(), saidSetup: paced(), saidFetch: paced(),
 	}
 }
 
@@ -114,7 +119,9 @@ func (r *Reconciler) work(ctx context.Context) {
 				continue
 			}
 			wait := pause.NextBackOff()
-			r.log.Warn().Err(err).Dur("retry_in", wait).Msg("no events from the broker; trying again")
+			r.saidFetch.Do(func() {
+				r.log.Warn().Err(err).Dur("retry_in", wait).Msg("no events from the broker; nothing is lost, and nothing gets into the books: trying again")
+			})
 			sleep(ctx, wait)
 			continue
 		}

@@ -16,6 +16,7 @@ import (
 	"github.com/rs/zerolog"
 	"github.com/urfave/cli/v3"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
 
 	"serversync/api"
 	"serversync/db"
@@ -277,7 +278,7 @@ func (s *service) warn() {
 // is away it tries again; anything else is for a person.
 func (s *service) migrate(ctx context.Context) error {
 	create := s.config.databaseURL == "" || s.config.demo
-	err := retry(ctx, s.log, "the database", func() error {
+	err := retry(ctx, s.log, "the database", "webhooks are kept, and nothing gets into the books", func() error {
 		report, err := db.Migrate(ctx, s.stores.db, db.MigrateOptions{CreateSkyPANEL: create})
 		if err != nil {
 			if db.Classify(err) != db.FaultPassing {
@@ -314,7 +315,7 @@ func (s *service) migratedThen(ctx context.Context, do func(context.Context) err
 // once the database is ready too.
 func (s *service) stream(ctx context.Context, g *errgroup.Group) error {
 	var consumer jetstream.Consumer
-	err := retry(ctx, s.log, "the broker", func() error {
+	err := retry(ctx, s.log, "the broker", "webhooks are answered 503, and VirtFusion does not repeat them: sweep afterwards", func() error {
 		var err error
 		consumer, err = events.EnsureStream(ctx, s.js, s.stores.streamOptions(s.config))
 		if err != nil && !passing(err) {
@@ -397,13 +398,23 @@ func passing(err error) bool {
 		errors.Is(err, context.DeadlineExceeded) || errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrNoServers)
 }
 
+// sayAgain is how often something that stays wrong is said.
+const sayAgain = 5 * time.Second
+
 // retry does something until it succeeds, fails for good
 // ([backoff.Permanent]), or ctx ends, which is no error.
-func retry(ctx context.Context, log zerolog.Logger, what string, try func() error) error {
+//
+// What stands in the way is said at once, and then every sayAgain at most, with
+// what it means meanwhile.
+func retry(ctx context.Context, log zerolog.Logger, what, meanwhile string, try func() error) error {
 	pace := backoff.NewExponentialBackOff(
 		backoff.WithInitialInterval(250*time.Millisecond), backoff.WithMaxInterval(10*time.Second), backoff.WithMaxElapsedTime(0))
+	said := rate.Sometimes{First: 1, Interval: sayAgain}
 	err := backoff.RetryNotify(try, backoff.WithContext(pace, ctx), func(err error, wait time.Duration) {
-		log.Warn().Err(err).Dur("retry_in", wait).Msgf("%s is not usable yet; trying again", what)
+		said.Do(func() {
+			log.Warn().Err(err).Dur("retry_in", wait).Str("meanwhile", meanwhile).Str("do", "serversync doctor says what is wrong").
+				Msgf("%s is not usable yet; trying again", what)
+		})
 	})
 	if ctx.Err() != nil {
 		return nil //nolint:nilerr // a shutdown that was asked for is no failure
