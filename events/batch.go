@@ -25,7 +25,7 @@ func (p *Publisher) PublishAll(ctx context.Context, events []*Event) error {
 	requests := make([]*request, len(events))
 	for i, e := range events {
 		var err error
-		if requests[i], err = newRequest(e); err != nil {
+		if requests[i], err = newRequest(ctx, e); err != nil {
 			return err
 		}
 	}

@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/gofrs/flock"
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/rs/zerolog"
+	"golang.org/x/time/rate"
 )
 
 // Broker is an embedded NATS server with JetStream, reachable from inside
@@ -99,7 +101,7 @@ func (b *Broker) start(dir string, log zerolog.Logger) error {
 		return fmt.Errorf("configure the embedded broker: %w", err)
 	}
 	fatal := make(chan string, 1)
-	srv.SetLoggerV2(brokerLog{log.With().Str("part", "broker").Logger(), fatal}, false, false, false)
+	srv.SetLoggerV2(brokerLog{log.With().Str("part", "broker").Logger(), fatal, new(sync.Map)}, false, false, false)
 	srv.Start()
 	for deadline := time.Now().Add(readyTimeout); !srv.ReadyForConnections(readyCheck); {
 		select {
@@ -149,13 +151,24 @@ func (b *Broker) Stop() error {
 type brokerLog struct {
 	log   zerolog.Logger
 	fatal chan<- string
+	kinds *sync.Map // of formats, which are few: *rate.Sometimes
 }
 
 func (l brokerLog) Noticef(format string, v ...any) { l.log.Debug().Msgf(format, v...) }
-func (l brokerLog) Warnf(format string, v ...any)   { l.log.Warn().Msgf(format, v...) }
-func (l brokerLog) Errorf(format string, v ...any)  { l.log.Error().Msgf(format, v...) }
+func (l brokerLog) Warnf(format string, v ...any)   { l.paced(zerolog.WarnLevel, format, v) }
+func (l brokerLog) Errorf(format string, v ...any)  { l.paced(zerolog.ErrorLevel, format, v) }
 func (l brokerLog) Debugf(format string, v ...any)  { l.log.Trace().Msgf(format, v...) }
 func (l brokerLog) Tracef(format string, v ...any)  { l.log.Trace().Msgf(format, v...) }
+
+// sayAgain is how often the broker's lines of one kind are passed on: one that
+// cannot write says so for each message.
+const sayAgain = 5 * time.Second
+
+// paced passes on the first line of its kind, and then one each sayAgain.
+func (l brokerLog) paced(level zerolog.Level, format string, v []any) {
+	kind, _ := l.kinds.LoadOrStore(format, &rate.Sometimes{First: 1, Interval: sayAgain})
+	kind.(*rate.Sometimes).Do(func() { l.log.WithLevel(level).Msgf(format, v...) }) //nolint:forcetypeassert // nothing else is stored
+}
 
 // Fatalf is said once, by a broker that cannot start.
 func (l brokerLog) Fatalf(format string, v ...any) {

@@ -17,7 +17,7 @@ func Dial(url, credentials string, log zerolog.Logger) (*nats.Conn, error) {
 		nats.MaxReconnects(-1),
 		nats.RetryOnFailedConnect(true),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
-			log.Warn().Err(err).Msg("lost the broker; reconnecting")
+			log.Warn().Err(err).Msg("lost the broker; reconnecting. Until it is back webhooks are answered 503, and VirtFusion does not repeat them: sweep afterwards")
 		}),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 			log.Error().Err(err).Msg("the broker reports an error")

@@ -6,9 +6,12 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
+
+	"go.opentelemetry.io/otel/trace"
 )
 
-// Option says how what is published becomes durable.
+// Option says how what is published becomes durable, and who is told.
 type Option func(*durability)
 
 // WithSync has everything that the broker acknowledged brought to the disk
@@ -16,8 +19,12 @@ type Option func(*durability)
 // option: the broker's acknowledgement is enough.
 func WithSync(sync func() error) Option { return func(d *durability) { d.toDisk = sync } }
 
-// durability is what an acknowledgement needs to be durable.
-type durability struct{ toDisk func() error }
+// durability is what an acknowledgement needs to be durable, and who is told.
+type durability struct {
+	toDisk  func() error
+	metrics *PublisherMetrics // nil: nobody counts
+	tracer  trace.Tracer      // nil: nothing is recorded
+}
 
 func newDurability(opts []Option) durability {
 	var d durability
@@ -35,7 +42,10 @@ func (d durability) sync() error {
 	if d.toDisk == nil {
 		return nil
 	}
-	return d.toDisk()
+	began := time.Now()
+	err := d.toDisk()
+	d.metrics.synced(time.Since(began))
+	return err
 }
 
 // storeSync brings an embedded store to its disk. After a sync that failed

@@ -9,6 +9,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"go.opentelemetry.io/otel/trace"
 )
 
 // ErrNotDurable means that the broker did not confirm that an event is on
@@ -45,8 +46,10 @@ type Publisher struct {
 
 type request struct {
 	msg   *nats.Msg
-	state result      // what the broker said; for the reply
-	reply chan result // buffered: the committer never waits for a caller
+	state result            // what the broker said; for the reply
+	reply chan result       // buffered: the committer never waits for a caller
+	at    time.Time         // when it was made
+	span  trace.SpanContext // in which it was made; invalid: none, or not recorded
 }
 
 type result struct {
@@ -91,7 +94,7 @@ func NewPublisher(nc *nats.Conn, opts ...Option) (*Publisher, error) {
 // disk. An error wraps [ErrNotDurable], or says why the event can never be
 // published. A cancelled ctx ends the wait, not the publishing.
 func (p *Publisher) Publish(ctx context.Context, e *Event) (Ack, error) {
-	r, err := newRequest(e)
+	r, err := newRequest(ctx, e)
 	if err != nil {
 		return Ack{}, err
 	}
@@ -105,12 +108,14 @@ func (p *Publisher) Publish(ctx context.Context, e *Event) (Ack, error) {
 	return res.ack, nil
 }
 
-func newRequest(e *Event) (*request, error) {
+func newRequest(ctx context.Context, e *Event) (*request, error) {
 	msg, err := message(e)
 	if err != nil {
 		return nil, err
 	}
-	return &request{msg: msg, reply: make(chan result, 1)}, nil
+	r := &request{msg: msg, reply: make(chan result, 1), at: time.Now()}
+	r.traced(ctx)
+	return r, nil
 }
 
 // enqueue puts a request where the next group is formed.
@@ -202,6 +207,7 @@ func (p *Publisher) settle() {
 			g.acknowledge()
 		}
 		err := p.durable.sync() // after the last acknowledgement, before the first answer
+		now := time.Now()
 		for _, g := range groups {
 			for _, r := range g.requests {
 				if r.state.err == nil && err != nil {
@@ -209,6 +215,8 @@ func (p *Publisher) settle() {
 				}
 				r.reply <- r.state
 			}
+			p.durable.metrics.answered(g, now)
+			p.recordSpans(g, now)
 		}
 	}
 }

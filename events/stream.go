@@ -141,15 +141,11 @@ func QueueAge(ctx context.Context, js jetstream.JetStream, now time.Time) (time.
 	if err != nil {
 		return 0, fmt.Errorf("measure the queue: %w", explain(err))
 	}
-	// The next one that is still there: what was deleted waits no longer.
-	m, err := stream.GetMsg(ctx, info.AckFloor.Stream+1, jetstream.WithGetMsgSubject(SubjectAll))
-	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		return 0, nil
+	oldest, err := storedAfter(ctx, stream, info.AckFloor.Stream)
+	if err != nil || oldest.IsZero() {
+		return 0, err
 	}
-	if err != nil {
-		return 0, fmt.Errorf("look at the oldest event that waits: %w", err)
-	}
-	return max(0, now.Sub(m.Time)), nil
+	return max(0, now.Sub(oldest)), nil
 }
 
 // QueueDepth is how many events the reconciler has not acknowledged yet: those

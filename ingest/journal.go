@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -48,6 +50,35 @@ func refusalOutcome(status int) string {
 	}
 }
 
+// refusalCodes are the codes of our refusals, as the metric's label says them.
+var refusalCodes = []string{
+	"address_not_allowed", "unauthorized", "too_many_attempts", "unsupported_media_type", "unsupported_encoding", "incomplete_body",
+	"too_large", "invalid_json", "unrecognised", "invalid_server", "server_without_id", "not_durable", codeFault,
+}
+
+// codeFault is said of a fault of ours, whose answer is a 500.
+const codeFault = "internal_error"
+
+// Kinds of deliveries that are ignored. An event's name is VirtFusion's to
+// choose, so it is no label.
+const (
+	ignoredUser     = "user"           // about a user
+	ignoredNoServer = "without_server" // about a server that it does not show
+	ignoredOther    = "other"
+)
+
+// ignoredKind is what an event that was ignored is about.
+func ignoredKind(name string) string {
+	switch {
+	case strings.HasPrefix(name, serverEventPrefix):
+		return ignoredNoServer
+	case strings.HasPrefix(name, "user."):
+		return ignoredUser
+	default:
+		return ignoredOther
+	}
+}
+
 // Refusals are logged refusalsLoggedBurst at once and one a second from then
 // on: whoever wants to fill our disk shall need more than a loop.
 const (
@@ -63,6 +94,7 @@ type entry struct {
 	took      time.Duration
 	client    netip.Addr
 	requestID string
+	traceID   string // empty: not recorded
 	name      string // VirtFusion's event name; empty while unknown
 	duplicate bool   // the broker had the event already
 }
@@ -74,8 +106,10 @@ type journal struct {
 	suppressed atomic.Int64 // refusals without a line since the last one with
 
 	deliveries   *prometheus.CounterVec
+	refused      *prometheus.CounterVec
+	ignored      *prometheus.CounterVec
 	seconds      prometheus.Histogram
-	lastAccepted prometheus.Gauge
+	lastAccepted *prometheus.GaugeVec // of one time series, from the first delivery on
 }
 
 func newJournal(reg prometheus.Registerer, log zerolog.Logger) (*journal, error) {
@@ -86,17 +120,25 @@ func newJournal(reg prometheus.Registerer, log zerolog.Logger) (*journal, error)
 			Name: "serversync_webhook_deliveries_total",
 			Help: "Webhook deliveries by what became of them.",
 		}, []string{"outcome"}),
+		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "serversync_webhook_refusals_total",
+			Help: "Webhook deliveries that were not accepted, by the code of the answer.",
+		}, []string{"reason"}),
+		ignored: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "serversync_webhook_ignored_total",
+			Help: "Webhook deliveries that were accepted and hold nothing that we use, by what they are about.",
+		}, []string{"kind"}),
 		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "serversync_webhook_delivery_duration_seconds",
 			Help:    "Time from a delivery's arrival until its event was durable, or was given up.",
 			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 10},
 		}),
-		lastAccepted: prometheus.NewGauge(prometheus.GaugeOpts{
+		lastAccepted: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "serversync_webhook_last_accepted_timestamp_seconds",
-			Help: "When the last delivery was accepted, in Unix time; 0: none yet.",
-		}),
+			Help: "When this process last accepted a delivery, in Unix time; absent before the first.",
+		}, nil),
 	}
-	for _, c := range []prometheus.Collector{j.deliveries, j.seconds, j.lastAccepted} {
+	for _, c := range []prometheus.Collector{j.deliveries, j.refused, j.ignored, j.seconds, j.lastAccepted} {
 		if err := reg.Register(c); err != nil {
 			return nil, fmt.Errorf("register webhook metrics: %w", err)
 		}
@@ -110,6 +152,12 @@ func newJournal(reg prometheus.Registerer, log zerolog.Logger) (*journal, error)
 			j.deliveries.WithLabelValues(outcome)
 		}
 	}
+	for _, code := range refusalCodes {
+		j.refused.WithLabelValues(code)
+	}
+	for _, kind := range []string{ignoredUser, ignoredNoServer, ignoredOther} {
+		j.ignored.WithLabelValues(kind)
+	}
 	return j, nil
 }
 
@@ -118,11 +166,17 @@ func newJournal(reg prometheus.Registerer, log zerolog.Logger) (*journal, error)
 func (j *journal) record(entry *entry, e *events.Event, err error) {
 	outcome := outcomeOf(entry, e, err)
 	j.deliveries.WithLabelValues(outcome).Inc()
+	switch {
+	case err != nil:
+		j.refused.WithLabelValues(refusalCode(err)).Inc()
+	case e == nil:
+		j.ignored.WithLabelValues(ignoredKind(entry.name)).Inc()
+	}
 	if e != nil {
 		j.seconds.Observe(entry.took.Seconds())
 	}
 	if e != nil && err == nil {
-		j.lastAccepted.Set(float64(entry.arrived.UnixMilli()) / 1000)
+		j.lastAccepted.WithLabelValues().Set(float64(entry.arrived.UnixMilli()) / 1000)
 	}
 
 	line := j.line(entry, e, outcome)
@@ -133,6 +187,9 @@ func (j *journal) record(entry *entry, e *events.Event, err error) {
 		Str("client", entry.client.String()).
 		Str("requestId", entry.requestID).
 		Dur("durationMs", entry.took)
+	if entry.traceID != "" {
+		line.Str("traceId", entry.traceID)
+	}
 	if entry.name != "" {
 		line.Str("name", cleanText(entry.name))
 	}
@@ -142,6 +199,12 @@ func (j *journal) record(entry *entry, e *events.Event, err error) {
 	}
 	if err != nil {
 		line.Err(err)
+		if refusal, ok := errors.AsType[*httpserver.StatusError](err); ok {
+			line.Str("why", refusal.Message)
+		}
+	}
+	if e != nil && err != nil {
+		line.Str("do", "VirtFusion does not repeat it: sweep once the broker takes events again (serversync sweep), or wait for the next sweep")
 	}
 	line.Msg("webhook delivery")
 }
@@ -161,6 +224,14 @@ func (j *journal) line(entry *entry, e *events.Event, outcome string) *zerolog.E
 	default:
 		return j.log.Warn().Int64("suppressed", j.suppressed.Swap(0))
 	}
+}
+
+// refusalCode is the code that a refused delivery was answered with.
+func refusalCode(err error) string {
+	if refusal, ok := errors.AsType[*httpserver.StatusError](err); ok && slices.Contains(refusalCodes, refusal.Code) {
+		return refusal.Code
+	}
+	return codeFault
 }
 
 func outcomeOf(entry *entry, e *events.Event, err error) string {

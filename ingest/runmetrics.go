@@ -14,7 +14,6 @@ type runMetrics struct {
 	complete *prometheus.GaugeVec
 	took     *prometheus.HistogramVec
 	found    prometheus.Counter
-	waiting  prometheus.Gauge
 }
 
 func newRunMetrics(reg prometheus.Registerer) *runMetrics {
@@ -31,11 +30,14 @@ func newRunMetrics(reg prometheus.Registerer) *runMetrics {
 		found: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "serversync_drift_total", Help: "Servers that sweeps found to differ from what we knew.",
 		}),
-		waiting: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "serversync_runs_needing_approval", Help: "Runs that wait for a person's approval, as the process that leads sees it.",
-		}),
 	}
-	reg.MustRegister(m.runs, m.complete, m.took, m.found, m.waiting)
+	reg.MustRegister(m.runs, m.complete, m.took, m.found)
+	// A counter that appears with its first failure hides that failure from rate().
+	for _, kind := range []string{db.RunSweep, db.RunSync, db.RunReplay, db.RunBulk} {
+		for _, state := range []string{db.RunSucceeded, db.RunIncomplete, db.RunFailed, db.RunNeedsApproval} {
+			m.runs.WithLabelValues(kind, state)
+		}
+	}
 	return m
 }
 

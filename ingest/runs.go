@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 	"github.com/uptrace/bun"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
 	"serversync/db"
@@ -81,6 +82,9 @@ type RunsConfig struct {
 	Now     func() time.Time
 	Log     zerolog.Logger
 	Metrics prometheus.Registerer
+	// Tracer records the phases of runs and the pages of VirtFusion's list; nil:
+	// nothing is recorded.
+	Tracer trace.Tracer
 }
 
 // Runs looks at many servers at once: sweeps of all, and one user's syncs. What
@@ -158,7 +162,9 @@ type step struct {
 // work takes a run from where it stands to its end, or to where a person has to
 // approve. An error means that it stands still; it goes on when it is taken up
 // again.
-func (j *job) work(ctx context.Context, steps []step) error {
+func (j *job) work(ctx context.Context, steps []step) (err error) {
+	ctx, span := j.span(ctx, "run "+j.run.Kind)
+	defer func() { endSpan(span, err) }()
 	at := 0
 	for i := range steps {
 		if steps[i].phase == j.run.Phase {
@@ -177,7 +183,7 @@ func (j *job) work(ctx context.Context, steps []step) error {
 				return err
 			}
 			j.log.Debug().Str("phase", s.phase).Msg("a run goes on")
-			err := s.do(ctx)
+			err := j.do(ctx, s)
 			if errors.Is(err, errWaits) {
 				return nil
 			}
@@ -188,6 +194,14 @@ func (j *job) work(ctx context.Context, steps []step) error {
 		return nil
 	})
 	return g.Wait()
+}
+
+// do is a step, in a span of its own.
+func (j *job) do(ctx context.Context, s step) error {
+	ctx, span := j.span(ctx, s.phase)
+	err := s.do(ctx)
+	endSpan(span, err)
+	return err
 }
 
 // errWaits ends the work on a run that has been put to a person.

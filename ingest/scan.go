@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/uptrace/bun"
+	"go.opentelemetry.io/otel/attribute"
 
 	"serversync/db"
 	"serversync/events"
@@ -210,8 +211,10 @@ func (j *job) inFull(page int64) bool {
 }
 
 // read reads one page and stages what differs on it.
-func (s *scan) read(ctx context.Context, n int64, full bool) (virtfusion.Page, error) {
-	page, err := s.fetch(ctx, n, full)
+func (s *scan) read(ctx context.Context, n int64, full bool) (page virtfusion.Page, err error) {
+	ctx, span := s.span(ctx, "list page", attribute.Int64("serversync.page", n), attribute.Bool("serversync.full", full))
+	defer func() { endSpan(span, err) }()
+	page, err = s.fetch(ctx, n, full)
 	if err != nil {
 		return page, err
 	}

@@ -136,11 +136,6 @@ func (r *Runs) Due(ctx context.Context) error {
 			return err
 		}
 	}
-	waiting, err := db.CountRuns(ctx, r.DB, db.RunNeedsApproval)
-	if err != nil {
-		return err
-	}
-	r.metrics.waiting.Set(float64(waiting))
 	return nil
 }
 

@@ -95,7 +95,7 @@ type acceptedBody struct {
 
 func (w *Webhook) handle(c echo.Context) error {
 	httpserver.OwnLog(c)
-	entry := entry{arrived: w.now(), client: httpserver.ClientAddr(c), requestID: httpserver.RequestID(c)}
+	entry := entry{arrived: w.now(), client: httpserver.ClientAddr(c), requestID: httpserver.RequestID(c), traceID: httpserver.TraceID(c)}
 
 	e, err := w.accept(c, &entry)
 	if err == nil && e != nil {

@@ -2,8 +2,6 @@ package reconciler
 
 import (
 	"context"
-	"math"
-	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -43,42 +41,12 @@ func (r *Reconciler) bury(ctx context.Context, d *delivery, cause error, record 
 	return nil
 }
 
-// countTimeout bounds the question how many dead letters there are.
-const countTimeout = 2 * time.Second
-
-// newDeadMetrics shows how many dead letters wait for a person, and returns the
-// counter of those that this process wrote.
-func newDeadMetrics(reg prometheus.Registerer, letters *events.DeadLetters) prometheus.Counter {
+// newDeadMetrics returns the counter of the dead letters that this process wrote.
+// How many there are is for the broker to say, to any process.
+func newDeadMetrics(reg prometheus.Registerer) prometheus.Counter {
 	total := prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "serversync_dead_letters_total", Help: "Events that were given up and became dead letters.",
 	})
-	reg.MustRegister(total, &waitingLetters{letters: letters, last: math.NaN()})
+	reg.MustRegister(total)
 	return total
-}
-
-// waitingLetters is a gauge that asks the broker; while that is away it says
-// what it heard last.
-type waitingLetters struct {
-	letters *events.DeadLetters
-
-	mu   sync.Mutex
-	last float64
-}
-
-var waitingDesc = prometheus.NewDesc("serversync_dead_letters", "Dead letters that wait for a person.", nil, nil)
-
-// Describe implements [prometheus.Collector].
-func (*waitingLetters) Describe(ch chan<- *prometheus.Desc) { ch <- waitingDesc }
-
-// Collect implements [prometheus.Collector].
-func (w *waitingLetters) Collect(ch chan<- prometheus.Metric) {
-	ctx, cancel := context.WithTimeout(context.Background(), countTimeout)
-	defer cancel()
-	n, err := w.letters.Count(ctx)
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if err == nil {
-		w.last = float64(n)
-	}
-	ch <- prometheus.MustNewConstMetric(waitingDesc, prometheus.GaugeValue, w.last)
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/cenkalti/backoff/v4"
 	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/time/rate"
 
 	"serversync/db"
 )
@@ -73,9 +74,23 @@ func (r *Reconciler) insist(ctx context.Context, events int, try func() error) e
 	}
 }
 
+// sayAgain is how often something that stays wrong is said.
+const sayAgain = 5 * time.Second
+
+// paced lets through the first of many, and then one each sayAgain.
+func paced() *rate.Sometimes { return &rate.Sometimes{First: 1, Interval: sayAgain} }
+
 // warn says that work has to wait, and what a person has to do about it, if
-// anything.
+// anything: at once, and then every sayAgain at most.
 func (r *Reconciler) warn(err error, events int, wait time.Duration) {
+	if db.Classify(err) == db.FaultOfSetup {
+		r.saidSetup.Do(func() { r.warnNow(err, events, wait) })
+		return
+	}
+	r.saidAway.Do(func() { r.warnNow(err, events, wait) })
+}
+
+func (r *Reconciler) warnNow(err error, events int, wait time.Duration) {
 	if db.Classify(err) == db.FaultOfSetup {
 		r.log.Error().Err(err).Int("events", events).Dur("retry_in", wait).Str("do", db.Remedy(err)).
 			Msg("the database is not set up for us; nothing is lost, but nothing goes on until somebody mends it")

@@ -11,6 +11,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 	"github.com/uptrace/bun"
+	"go.opentelemetry.io/otel/trace"
+	"golang.org/x/time/rate"
 
 	"serversync/db"
 	"serversync/events"
@@ -36,6 +38,8 @@ type Config struct {
 	// Refetcher asks VirtFusion where evidence disagrees; needed by RunAsks
 	// alone.
 	Refetcher refetcher
+	// Tracer records how batches were committed; nil: nothing is recorded.
+	Tracer trace.Tracer
 }
 
 // announcer tells those who watch what just happened. It waits for nobody.
@@ -60,6 +64,10 @@ type Reconciler struct {
 	dead         prometheus.Counter
 	retryDelay   func(attempts int) time.Duration
 	keepInterval time.Duration
+	tracer       trace.Tracer // nil: nothing is recorded
+
+	// What stays wrong is not said again and again, by each worker.
+	saidAway, saidSetup, saidFetch *rate.Sometimes
 }
 
 // New returns a reconciler; [Reconciler.Run] and [Reconciler.RunSettler] make
@@ -71,8 +79,9 @@ func New(c Config) *Reconciler {
 		maxChanges:  c.MaxChanges,
 		refetcher:   c.Refetcher,
 		live:        c.Live,
-		deadLetters: c.DeadLetters, dead: newDeadMetrics(c.Metrics, c.DeadLetters),
-		retryDelay: retryDelay, keepInterval: events.KeepInterval,
+		deadLetters: c.DeadLetters, dead: newDeadMetrics(c.Metrics),
+		retryDelay: retryDelay, keepInterval: events.KeepInterval, tracer: c.Tracer,
+		saidAway: paced(), saidSetup: paced(), saidFetch: paced(),
 	}
 }
 
@@ -110,7 +119,9 @@ func (r *Reconciler) work(ctx context.Context) {
 				continue
 			}
 			wait := pause.NextBackOff()
-			r.log.Warn().Err(err).Dur("retry_in", wait).Msg("no events from the broker; trying again")
+			r.saidFetch.Do(func() {
+				r.log.Warn().Err(err).Dur("retry_in", wait).Msg("no events from the broker; nothing is lost, and nothing gets into the books: trying again")
+			})
 			sleep(ctx, wait)
 			continue
 		}
@@ -194,7 +205,9 @@ func (r *Reconciler) commit(ctx context.Context, deliveries []delivery) {
 	for i := range deliveries {
 		batch[i] = deliveries[i].event
 	}
+	span := r.trace(ctx, deliveries)
 	err := r.process(ctx, batch)
+	span.end(r.now(), err)
 	if classify(err) == classFault && len(deliveries) > 1 {
 		half := len(deliveries) / 2
 		r.commit(ctx, deliveries[:half])

@@ -116,7 +116,7 @@ type metrics struct {
 	unusable prometheus.Counter
 	retries  prometheus.Counter
 	commit   prometheus.Histogram
-	lag      prometheus.Gauge
+	lag      *prometheus.GaugeVec // of one time series, from the first batch on
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -140,9 +140,9 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "serversync_reconcile_batch_seconds", Help: "Time to decide and commit a batch.",
 			Buckets: prometheus.ExponentialBuckets(0.001, 2, 14),
 		}),
-		lag: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "serversync_reconcile_lag_seconds", Help: "Age of the oldest event of the last batch when it was committed.",
-		}),
+		lag: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "serversync_reconcile_lag_seconds", Help: "Age of the oldest event of this process's last batch when it was committed; absent before the first.",
+		}, nil),
 	}
 	reg.MustRegister(m.events, m.servers, m.statuses, m.unusable, m.retries, m.commit, m.lag)
 	return m
@@ -151,7 +151,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 func (m *metrics) committed(n int, decisions []decided, took, lag time.Duration) {
 	m.events.Add(float64(n))
 	m.commit.Observe(took.Seconds())
-	m.lag.Set(lag.Seconds())
+	m.lag.WithLabelValues().Set(lag.Seconds())
 	m.decided(decisions)
 }
 

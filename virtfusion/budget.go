@@ -63,12 +63,26 @@ func InBackground(ctx context.Context) context.Context {
 	return context.WithValue(ctx, backgroundKey{}, true)
 }
 
+// The classes of calls, as a metric's label says them.
+const (
+	classUrgent     = "urgent"
+	classBackground = "background"
+)
+
+// classOf says whether somebody waits for a call.
+func classOf(ctx context.Context) string {
+	if background, _ := ctx.Value(backgroundKey{}).(bool); background {
+		return classBackground
+	}
+	return classUrgent
+}
+
 // Wait returns when it is the call's turn. When ctx ends before, it returns
 // ctx's error; when the turn would come only after ctx's deadline, it returns
 // [context.DeadlineExceeded], and does so at once where that can be told.
 func (b *Budget) Wait(ctx context.Context) error {
 	wait := b.waitUrgently
-	if background, _ := ctx.Value(backgroundKey{}).(bool); background {
+	if classOf(ctx) == classBackground {
 		wait = b.waitInBackground
 	}
 	if err := wait(ctx); err != nil {

@@ -33,6 +33,7 @@ type Client struct {
 	backOff    func() backoff.BackOff
 	timer      func() backoff.Timer
 	log        zerolog.Logger
+	metrics    *Metrics
 }
 
 // New checks the configuration and returns a client; it makes no request. The
@@ -70,6 +71,7 @@ func New(config Config) (*Client, error) {
 		backOff:   config.BackOff,
 		timer:     config.Timer,
 		log:       zerolog.Nop(),
+		metrics:   config.Metrics,
 	}
 	if retries := cmp.Or(config.MaxRetries, DefaultMaxRetries); retries > 0 {
 		c.maxRetries = uint64(retries)

@@ -61,6 +61,8 @@ type Config struct {
 	Timer func() backoff.Timer
 	// Logger gets a debug line for each attempt; the zero value writes none.
 	Logger *zerolog.Logger
+	// Metrics counts the requests; clients may share it. Nil: nobody counts.
+	Metrics *Metrics
 }
 
 // parseBaseURL returns the address that paths such as /servers are appended to.

@@ -87,7 +87,10 @@ func (p *pace) NextBackOff() time.Duration {
 
 // try makes one attempt. Its error is an [*Error], or wraps ctx's.
 func (c *Client) try(ctx context.Context, r request, attempt int) (*answer, error) {
-	if err := c.budget.Wait(ctx); err != nil {
+	granted := c.metrics.waits(ctx, c.clock)
+	err := c.budget.Wait(ctx)
+	granted(err)
+	if err != nil {
 		return nil, fmt.Errorf("waiting for the request budget: %w", err)
 	}
 	bounded, cancel := context.WithTimeout(ctx, c.timeout)
@@ -96,7 +99,9 @@ func (c *Client) try(ctx context.Context, r request, attempt int) (*answer, erro
 	response, body, err := c.exchange(bounded, r) //nolint:bodyclose // exchange reads and closes it
 	after := c.clock()
 	if err != nil {
-		return nil, c.unanswered(ctx, r, err)
+		err = c.unanswered(ctx, r, err)
+		c.metrics.answered(after.Sub(before), err)
+		return nil, err
 	}
 	result := &answer{
 		op:         r.op(),
@@ -107,7 +112,10 @@ func (c *Client) try(ctx context.Context, r request, attempt int) (*answer, erro
 	}
 	c.log.Debug().Str("op", r.op()).Int("attempt", attempt).Int("status", result.status).
 		Int("bytes", len(body)).Dur("took", after.Sub(before)).Msg("virtfusion answered")
-	return result, c.judge(result, r.once)
+	err = c.judge(result, r.once)
+	c.metrics.answered(after.Sub(before), err)
+	c.metrics.clockOffset(result.observedAt.Sub(before))
+	return result, err
 }
 
 // exchange sends the request and reads the whole answer.

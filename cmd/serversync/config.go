@@ -74,6 +74,9 @@ type config struct {
 	sweepInterval time.Duration // 0: never
 	maxChanges    ingest.MaxChanges
 
+	pprofAddr string // of Go's profiles; empty: none
+	tracesURL string // of a collector; empty: no traces
+
 	logLevel  zerolog.Level
 	logFormat string // "json", "console", or empty: console on a terminal
 }
@@ -133,6 +136,9 @@ func settings() []setting {
 		{env: "BILLING_START", fallback: "discovery", usage: "discovery, or creation: bill the time before the discovery too", apply: applyBillingStart},
 		{env: "BILLING_SELF_SERVICE", fallback: "false", usage: "bill servers that VirtFusion bills itself", boolean: true, apply: boolean(func(c *config) *bool { return &c.policy.BillSelfService })},
 		{env: "BILLING_INITIAL_CHARGE", fallback: "record", usage: "record: the first hour is a pending transaction; none: no transaction", apply: applyInitialCharge},
+		{env: "PPROF_ADDR", usage: "loopback or private address at which Go's profiles are served (empty: none)", apply: applyPprofAddr},
+		{env: "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", usage: "URL to which traces are sent as OTLP over HTTP", secret: true, apply: applyOTLPTracesEndpoint},
+		{env: "OTEL_EXPORTER_OTLP_ENDPOINT", usage: "the same for a collector of all signals, without /v1/traces (empty: no traces)", secret: true, apply: applyOTLPEndpoint},
 		{env: "LOG_LEVEL", fallback: "info", usage: "trace, debug, info, warn or error", apply: applyLogLevel},
 		{env: "LOG_FORMAT", usage: "json or console (default: console on a terminal, else json)", apply: oneOf(func(c *config) *string { return &c.logFormat }, "json", "console", "")},
 	}

@@ -46,7 +46,8 @@ func readVirtFusionSettings(ctx context.Context, c *config, database bun.IDB) (v
 // panelClient keeps one API client for as long as its settings stay the same,
 // so that a token rotated in SkyPANEL needs no restart.
 type panelClient struct {
-	budget *virtfusion.Budget // shared by all clients of the process
+	budget  *virtfusion.Budget  // shared by all clients of the process
+	metrics *virtfusion.Metrics // so are these
 
 	mu       sync.Mutex
 	settings virtfusionSettings
@@ -60,7 +61,7 @@ func (p *panelClient) get(s virtfusionSettings, log zerolog.Logger) (*virtfusion
 		return p.client, nil
 	}
 	client, err := virtfusion.New(virtfusion.Config{
-		BaseURL: s.url, Token: s.token, SkipTLSVerify: !s.verify, Budget: p.budget, Logger: &log,
+		BaseURL: s.url, Token: s.token, SkipTLSVerify: !s.verify, Budget: p.budget, Logger: &log, Metrics: p.metrics,
 	})
 	if err != nil {
 		return nil, err

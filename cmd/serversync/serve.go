@@ -13,10 +13,10 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/rs/zerolog"
 	"github.com/urfave/cli/v3"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
 
 	"serversync/api"
 	"serversync/db"
@@ -73,6 +73,7 @@ type service struct {
 	books     lateBooks
 	syncs     lateSyncs
 	panel     panelClient
+	tracing   *tracing // nil: nothing is traced
 	// migrated is closed when the database is ready for use.
 	migrated chan struct{}
 	// connected is closed when SkyPANEL's settings say how to reach VirtFusion,
@@ -87,27 +88,34 @@ type service struct {
 func open(ctx context.Context, c *config, log zerolog.Logger) (_ *service, err error) {
 	s := &service{config: c, log: log, registry: prometheus.NewRegistry(), migrated: make(chan struct{})}
 	s.panel.budget = virtfusion.NewBudget(c.virtfusionRPS)
-	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if c.needsDatabase() { // whoever hears webhooks alone asks VirtFusion nothing
+		s.panel.metrics = virtfusion.NewMetrics(s.registry)
+	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close(ctx))
 		}
 	}()
+	if s.tracing, err = startTracing(ctx, c, log); err != nil {
+		return nil, err
+	}
 	if err := s.stores.open(ctx, c, log); err != nil {
 		return nil, err
 	}
 	if s.js, err = jetstream.New(s.stores.nats); err != nil {
 		return nil, fmt.Errorf("use JetStream: %w", err)
 	}
-	if s.publisher, err = events.NewPublisher(s.stores.nats, s.stores.durable()); err != nil { //nolint:contextcheck // it outlives ctx: what is in hand at a shutdown is still published
+	counted, traced := events.WithMetrics(events.NewPublisherMetrics(s.registry)), events.WithTracing(s.tracing.tracer())
+	if s.publisher, err = events.NewPublisher(s.stores.nats, s.stores.durable(), counted, traced); err != nil { //nolint:contextcheck // it outlives ctx: what is in hand at a shutdown is still published
 		return nil, err
 	}
 	s.announcer = events.NewLive(s.stores.nats, log)
+	s.registerMetrics()
 	s.http, err = httpserver.New(httpserver.Config{
 		Addr: c.listenAddr, TrustedProxies: c.trustedProxies,
 		Roles: c.roles, KnownRoles: allRoles, Checks: s.checks(),
 		Registry: s.registry, OpenAPI: schemas.OpenAPI(), Schemas: schemas.FS(), Log: log,
-		DrainTimeout: drainTimeout,
+		DrainTimeout: drainTimeout, Tracer: s.tracing.tracer(),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("set up HTTP: %w", err)
@@ -225,6 +233,9 @@ func (s *service) run(ctx context.Context) error {
 		g.Go(func() error { return s.migratedThen(ctx, s.api.RunWatchdog) })
 		g.Go(func() error { return s.api.RunLive(ctx) })
 	}
+	if s.config.pprofAddr != "" {
+		g.Go(func() error { return s.profiles(ctx) })
+	}
 	for _, run := range s.extra {
 		g.Go(func() error { return run(ctx) })
 	}
@@ -268,7 +279,7 @@ func (s *service) warn() {
 // is away it tries again; anything else is for a person.
 func (s *service) migrate(ctx context.Context) error {
 	create := s.config.databaseURL == "" || s.config.demo
-	err := retry(ctx, s.log, "the database", func() error {
+	err := retry(ctx, s.log, "the database", "webhooks are kept, and nothing gets into the books", func() error {
 		report, err := db.Migrate(ctx, s.stores.db, db.MigrateOptions{CreateSkyPANEL: create})
 		if err != nil {
 			if db.Classify(err) != db.FaultPassing {
@@ -305,7 +316,7 @@ func (s *service) migratedThen(ctx context.Context, do func(context.Context) err
 // once the database is ready too.
 func (s *service) stream(ctx context.Context, g *errgroup.Group) error {
 	var consumer jetstream.Consumer
-	err := retry(ctx, s.log, "the broker", func() error {
+	err := retry(ctx, s.log, "the broker", "webhooks are answered 503, and VirtFusion does not repeat them: sweep afterwards", func() error {
 		var err error
 		consumer, err = events.EnsureStream(ctx, s.js, s.stores.streamOptions(s.config))
 		if err != nil && !passing(err) {
@@ -323,7 +334,7 @@ func (s *service) stream(ctx context.Context, g *errgroup.Group) error {
 	}
 	r := reconciler.New(reconciler.Config{
 		DB: s.stores.db, Consumer: consumer, DeadLetters: events.NewDeadLetters(s.js, s.stores.durable()), Policy: s.config.policy,
-		Now: time.Now, Log: s.log, Metrics: s.registry,
+		Now: time.Now, Log: s.log, Metrics: s.countersOf(roleReconcile), Tracer: s.tracing.tracer(),
 		MaxChanges: s.config.maxChanges.Limit, Live: s.announcer,
 		Refetcher: ingest.NewRefetcher(s.virtfusion, s.publisher, time.Now),
 	})
@@ -344,6 +355,15 @@ func (s *service) stream(ctx context.Context, g *errgroup.Group) error {
 	return nil
 }
 
+// countersOf is where a part counts: nowhere in a process without its role,
+// whose zeros would be believed.
+func (s *service) countersOf(role string) prometheus.Registerer {
+	if s.config.has(role) {
+		return s.registry
+	}
+	return prometheus.NewRegistry()
+}
+
 // runs starts what looks at many servers at once: the sweeps, and the users'
 // syncs.
 func (s *service) runs(ctx context.Context, g *errgroup.Group, r *reconciler.Reconciler) {
@@ -353,7 +373,7 @@ func (s *service) runs(ctx context.Context, g *errgroup.Group, r *reconciler.Rec
 	runs := ingest.NewRuns(ingest.RunsConfig{
 		DB: s.stores.db, Client: s.virtfusion, Publisher: s.publisher, Past: events.NewReplayer(s.js, s.publisher), Books: r,
 		Interval: s.config.sweepInterval, MaxChanges: s.config.maxChanges, ObserveOnly: s.config.policy.ObserveOnly,
-		Live: s.announcer, Budget: s.panel.budget.Stats, Now: time.Now, Log: s.log, Metrics: s.registry,
+		Live: s.announcer, Budget: s.panel.budget.Stats, Now: time.Now, Log: s.log, Metrics: s.registry, Tracer: s.tracing.tracer(),
 	})
 	if s.config.has(roleAPI) {
 		g.Go(func() error { return runs.RunSyncs(ctx) })
@@ -379,13 +399,23 @@ func passing(err error) bool {
 		errors.Is(err, context.DeadlineExceeded) || errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrNoServers)
 }
 
+// sayAgain is how often something that stays wrong is said.
+const sayAgain = 5 * time.Second
+
 // retry does something until it succeeds, fails for good
 // ([backoff.Permanent]), or ctx ends, which is no error.
-func retry(ctx context.Context, log zerolog.Logger, what string, try func() error) error {
+//
+// What stands in the way is said at once, and then every sayAgain at most, with
+// what it means meanwhile.
+func retry(ctx context.Context, log zerolog.Logger, what, meanwhile string, try func() error) error {
 	pace := backoff.NewExponentialBackOff(
 		backoff.WithInitialInterval(250*time.Millisecond), backoff.WithMaxInterval(10*time.Second), backoff.WithMaxElapsedTime(0))
+	said := rate.Sometimes{First: 1, Interval: sayAgain}
 	err := backoff.RetryNotify(try, backoff.WithContext(pace, ctx), func(err error, wait time.Duration) {
-		log.Warn().Err(err).Dur("retry_in", wait).Msgf("%s is not usable yet; trying again", what)
+		said.Do(func() {
+			log.Warn().Err(err).Dur("retry_in", wait).Str("meanwhile", meanwhile).Str("do", "serversync doctor says what is wrong").
+				Msgf("%s is not usable yet; trying again", what)
+		})
 	})
 	if ctx.Err() != nil {
 		return nil //nolint:nilerr // a shutdown that was asked for is no failure
@@ -399,7 +429,9 @@ func (s *service) close(ctx context.Context) error {
 	if s.publisher != nil {
 		s.publisher.Close()
 	}
-	return s.stores.close(ctx)
+	err := s.stores.close(ctx)
+	s.tracing.close(ctx, s.log)
+	return err
 }
 
 // printf writes for people; a terminal that went away is no reason to stop.

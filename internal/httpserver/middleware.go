@@ -91,6 +91,9 @@ func (s *Server) logRequest(c echo.Context, err error, took time.Duration) {
 		Int64("bytes", res.Size).
 		Dur("durationMs", took).
 		Str("client", c.RealIP())
+	if id := TraceID(c); id != "" {
+		line.Str("traceId", id)
+	}
 	if err != nil {
 		line.Str("error", bounded(redact(err.Error()), maxLoggedText))
 	}

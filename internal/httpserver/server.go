@@ -23,6 +23,7 @@ import (
 	"github.com/labstack/echo/v4/middleware"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
+	"go.opentelemetry.io/otel/trace"
 )
 
 // Limits of every connection. A client that needs more time than this to send
@@ -66,6 +67,9 @@ type Config struct {
 	// Schemas holds the *.json files served at /schemas/, in its root. They
 	// are read once. Nil: no such route.
 	Schemas fs.FS
+
+	// Tracer records a span for each request; nil: none are recorded.
+	Tracer trace.Tracer
 
 	// Log receives one line per request.
 	Log zerolog.Logger
@@ -117,7 +121,11 @@ func New(cfg Config) (*Server, error) {
 	e.IPExtractor = clientAddrExtractor(cfg.TrustedProxies)
 	e.HTTPErrorHandler = s.answerError
 	e.Pre(middleware.RemoveTrailingSlashWithConfig(middleware.TrailingSlashConfig{Skipper: wantsPage})) // a slash too many in VirtFusion's webhook must not lose its events
-	e.Use(s.requestID, s.observe, recoverPanics)
+	e.Use(s.requestID)
+	if cfg.Tracer != nil {
+		e.Use(s.trace)
+	}
+	e.Use(s.observe, recoverPanics)
 	s.echo = e
 	if err := s.registerRoutes(); err != nil {
 		return nil, err
