@@ -186,15 +186,26 @@ func KeepFindings(ctx context.Context, database *bun.DB, findings []AuditFinding
 	return news, wrap(err, "write down what the audit found")
 }
 
-// OpenFindings counts the findings of each rule as they were last written down;
-// a rule without any is not among them.
+// OpenFindings counts the findings of each rule as they were last written down, of
+// all rules.
 func OpenFindings(ctx context.Context, idb bun.IDB) ([]AuditCount, error) {
-	counts, err := queryAll(ctx, idb, func(rows *sql.Rows) (AuditCount, error) {
+	found, err := queryAll(ctx, idb, func(rows *sql.Rows) (AuditCount, error) {
 		var c AuditCount
-		err := rows.Scan(&c.Rule, &c.Severity, &c.Findings)
+		err := rows.Scan(&c.Rule, &c.Findings)
 		return c, err
-	}, `SELECT rule, severity, count(*) FROM serversync.findings WHERE cleared_at IS NULL GROUP BY 1, 2 ORDER BY 1, 2`)
-	return counts, wrap(err, "count what the audit found")
+	}, `SELECT rule, count(*) FROM serversync.findings WHERE cleared_at IS NULL GROUP BY 1`)
+	if err != nil {
+		return nil, fmt.Errorf("count what the audit found: %w", err)
+	}
+	counts := AuditRules()
+	for i := range counts {
+		for _, c := range found {
+			if c.Rule == counts[i].Rule {
+				counts[i].Findings = c.Findings
+			}
+		}
+	}
+	return counts, nil
 }
 
 func orZero(n *int64) int64 {

@@ -26,6 +26,10 @@ type BooksState struct {
 	// BooksPassAt is when the pass over young billing rows last finished; nil:
 	// never.
 	BooksPassAt *time.Time
+	// AuditAt is when the watchdog last looked; nil: never. Findings are how many
+	// each of its rules then had.
+	AuditAt  *time.Time
+	Findings []AuditCount
 }
 
 // SweepState is how one sweep ended.
@@ -67,7 +71,13 @@ func ReadBooksState(ctx context.Context, idb bun.IDB) (BooksState, error) {
 			}
 			s.Missing = max(0, s.LastComplete.Servers-seen)
 		}
-		s.BooksPassAt, err = lastPass(ctx, tx)
+		if s.BooksPassAt, err = lastPass(ctx, tx, "young"); err != nil {
+			return err
+		}
+		if s.AuditAt, err = lastPass(ctx, tx, "audit"); err != nil {
+			return err
+		}
+		s.Findings, err = OpenFindings(ctx, tx)
 		return err
 	})
 	if err != nil {
@@ -96,10 +106,10 @@ func sweepState(ctx context.Context, tx bun.Tx, condition string) (*SweepState, 
 	return &found[0], nil
 }
 
-// lastPass is when the pass over young billing rows last finished; nil: never.
-func lastPass(ctx context.Context, tx bun.Tx) (*time.Time, error) {
+// lastPass is when a pass last finished; nil: never.
+func lastPass(ctx context.Context, tx bun.Tx, name string) (*time.Time, error) {
 	var at *time.Time
-	err := tx.NewRaw(`SELECT finished_at FROM serversync.passes WHERE name = 'young'`).Scan(ctx, &at)
+	err := tx.NewRaw(`SELECT finished_at FROM serversync.passes WHERE name = ?`, name).Scan(ctx, &at)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return nil, fmt.Errorf("look when the books were last reviewed: %w", err)
 	}

@@ -128,7 +128,9 @@ func (s *service) booksMetrics() prometheus.Collector {
 	ended := desc("sweep_last_age_seconds", "How long ago the last sweep ended, however it did, or was put to a person.")
 	state := desc("sweep_last_state", "1 for the state of the last sweep that is not at work: succeeded, incomplete, failed, needs_approval or superseded; 0 for the others.", "state")
 	pass := desc("books_pass_age_seconds", "How long ago the pass over young billing rows last finished; it is due each minute.")
-	var lastPass *time.Time
+	findings := desc("audit_findings", "What the watchdog last found wrong with SkyPANEL's billing, by rule; 0 for rules without a finding.", "rule", "severity")
+	audited := desc("audit_age_seconds", "How long ago the watchdog last looked; it does every hour.")
+	var lastPass, lastAudit *time.Time
 	return &source[db.BooksState]{
 		name: "database", every: databaseEvery, log: s.log,
 		read: func(ctx context.Context) (db.BooksState, error) {
@@ -144,10 +146,13 @@ func (s *service) booksMetrics() prometheus.Collector {
 			if books.BooksPassAt == nil { // one is at work, or broke off
 				books.BooksPassAt = lastPass
 			}
-			lastPass = books.BooksPassAt
+			if books.AuditAt == nil {
+				books.AuditAt = lastAudit
+			}
+			lastPass, lastAudit = books.BooksPassAt, books.AuditAt
 			return books, nil
 		},
-		descs: []*prometheus.Desc{servers, held, runs, missing, listed, complete, ended, state, pass},
+		descs: []*prometheus.Desc{servers, held, runs, missing, listed, complete, ended, state, pass, findings, audited},
 		show: func(ch chan<- prometheus.Metric, v db.BooksState, now time.Time) {
 			g := gauges(ch)
 			for _, c := range v.Servers {
@@ -172,6 +177,12 @@ func (s *service) booksMetrics() prometheus.Collector {
 			}
 			if v.BooksPassAt != nil {
 				g.set(pass, since(*v.BooksPassAt, now))
+			}
+			if v.AuditAt != nil {
+				g.set(audited, since(*v.AuditAt, now))
+				for _, c := range v.Findings {
+					g.set(findings, float64(c.Findings), string(c.Rule), string(c.Severity))
+				}
 			}
 		},
 	}
