@@ -127,6 +127,7 @@ func TestEveryDescribedAnswerIsGiven(t *testing.T) {
 		s.put(t, path, `{"action": "none"}`)
 		s.put(t, path, strings.Repeat(" ", 1<<20+1))
 	}
+	s.bulkAs(t, "text/plain")
 	s.syncs.begun = func(r *db.Run) {
 		if r.Kind == db.RunBulk {
 			s.exec(t, `UPDATE serversync.runs SET state = 'succeeded' WHERE id = ?`, r.ID)

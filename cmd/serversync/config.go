@@ -58,6 +58,7 @@ type config struct {
 	webhookAllowUnauthenticated bool
 	webhookAllowCIDRs           []netip.Prefix
 	trustedProxies              []netip.Prefix
+	maxConnections              int
 
 	sessionSecret string // SkyPANEL's; empty: cookies are not accepted
 	publicOrigins []api.Origin
@@ -122,6 +123,7 @@ func settings() []setting {
 		{env: "WEBHOOK_ALLOW_UNAUTHENTICATED", fallback: "false", usage: "accept webhooks without a token when none is set", boolean: true, apply: boolean(func(c *config) *bool { return &c.webhookAllowUnauthenticated })},
 		{env: "WEBHOOK_ALLOW_CIDRS", usage: "comma-separated networks that may deliver webhooks (empty: any)", apply: prefixes(func(c *config) *[]netip.Prefix { return &c.webhookAllowCIDRs })},
 		{env: "TRUSTED_PROXIES", usage: "comma-separated networks whose X-Forwarded-For counts", apply: prefixes(func(c *config) *[]netip.Prefix { return &c.trustedProxies })},
+		{env: "MAX_CONNECTIONS", fallback: "2048", usage: "how many HTTP connections are open at once; beyond, strangers and idle ones go first", apply: applyMaxConnections},
 		{env: "ADMIN_TOKEN", usage: "bearer token with the admin role (empty: serve keeps one in DATA_DIR/admin.token)", secret: true, apply: applyAdminToken},
 		{env: "SESSION_SECRET", usage: "SkyPANEL's own, for its session cookie (empty: cookies are not accepted)", secret: true, apply: applySessionSecret},
 		{env: "PUBLIC_ORIGINS", usage: "comma-separated origins besides our own whose pages may call the API with a cookie", apply: origins(func(c *config, o api.Origin) { c.publicOrigins = append(c.publicOrigins, o) })},
@@ -374,6 +376,15 @@ func applyWebhookTokens(c *config, v string) error {
 			c.webhookTokens = append(c.webhookTokens, token)
 		}
 	}
+	return nil
+}
+
+func applyMaxConnections(c *config, v string) error {
+	n, err := strconv.Atoi(v)
+	if err != nil || n < 16 || n > 1_000_000 {
+		return errors.New("say a number of connections from 16 on")
+	}
+	c.maxConnections = n
 	return nil
 }
 

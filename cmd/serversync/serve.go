@@ -104,7 +104,7 @@ func open(ctx context.Context, c *config, log zerolog.Logger) (_ *service, err e
 	}
 	s.announcer = events.NewLive(s.stores.nats, log)
 	s.http, err = httpserver.New(httpserver.Config{
-		Addr: c.listenAddr, TrustedProxies: c.trustedProxies,
+		Addr: c.listenAddr, TrustedProxies: c.trustedProxies, MaxConnections: c.maxConnections,
 		Roles: c.roles, KnownRoles: allRoles, Checks: s.checks(),
 		Registry: s.registry, OpenAPI: schemas.OpenAPI(), Schemas: schemas.FS(), Log: log,
 		DrainTimeout: drainTimeout,
@@ -243,6 +243,9 @@ func (s *service) run(ctx context.Context) error {
 // sets one must not believe it to be in force.
 var notYet = []string{"NOTIFY_USERS"}
 
+// fewFiles is how many files are few: too few for all connections that may be.
+const fewFiles = 4096
+
 // warn says what is likely a mistake.
 func (s *service) warn() {
 	c := s.config
@@ -252,6 +255,9 @@ func (s *service) warn() {
 		} else {
 			s.log.Warn().Msg("every webhook is refused: set WEBHOOK_TOKENS to the token that VirtFusion sends")
 		}
+	}
+	if files := httpserver.OpenFiles(); files > 0 && files < fewFiles {
+		s.log.Warn().Uint64("files", files).Msg("this process may have few files open, and takes fewer connections therefore: raise its hard limit (LimitNOFILE= of systemd, ulimit -Hn)")
 	}
 	for _, name := range notYet {
 		if os.Getenv(name) != "" {
