@@ -69,6 +69,8 @@ type RunsConfig struct {
 	MaxChanges MaxChanges
 	// ObserveOnly: no billing row is touched, so that nobody has to approve.
 	ObserveOnly bool
+	// Room returns an error while nothing may be written; nil: always something may.
+	Room func() error
 	// Live is told how far a run has come, for those who watch; nil: nobody is.
 	Live announcer
 	// Budget tells how much of the API budget was used; nil: not told.

@@ -117,6 +117,11 @@ func (r *Runs) workAsLeader(ctx context.Context) error {
 // Due starts a sweep when it is time, and works on every run that is open. It
 // is for whoever leads.
 func (r *Runs) Due(ctx context.Context) error {
+	if r.Room != nil {
+		if err := r.Room(); err != nil {
+			return err
+		}
+	}
 	abandoned, err := db.AbandonRuns(ctx, r.DB, r.Now().Add(-deadAfter), r.Now())
 	if err != nil {
 		return err

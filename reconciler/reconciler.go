@@ -33,6 +33,8 @@ type Config struct {
 	MaxChanges func(fleet int64) int64
 	// Live is told what changed, for those who watch; nil: nobody is.
 	Live announcer
+	// Room returns an error while nothing may be written; nil: always something may.
+	Room func() error
 	// Refetcher asks VirtFusion where evidence disagrees; needed by RunAsks
 	// alone.
 	Refetcher refetcher
@@ -56,6 +58,7 @@ type Reconciler struct {
 	maxChanges   func(fleet int64) int64
 	refetcher    refetcher
 	live         announcer
+	room         func() error
 	deadLetters  *events.DeadLetters
 	dead         prometheus.Counter
 	retryDelay   func(attempts int) time.Duration
@@ -71,6 +74,7 @@ func New(c Config) *Reconciler {
 		maxChanges:  c.MaxChanges,
 		refetcher:   c.Refetcher,
 		live:        c.Live,
+		room:        c.Room,
 		deadLetters: c.DeadLetters, dead: newDeadMetrics(c.Metrics, c.DeadLetters),
 		retryDelay: retryDelay, keepInterval: events.KeepInterval,
 	}
@@ -104,13 +108,13 @@ func (r *Reconciler) Run(ctx context.Context) error {
 func (r *Reconciler) work(ctx context.Context) {
 	pause := passingFaults()
 	for ctx.Err() == nil {
-		messages, err := r.fetch(ctx)
+		messages, err := r.fetchIfRoom(ctx)
 		if err != nil {
 			if ctx.Err() != nil {
 				continue
 			}
 			wait := pause.NextBackOff()
-			r.log.Warn().Err(err).Dur("retry_in", wait).Msg("no events from the broker; trying again")
+			r.log.Warn().Err(err).Dur("retry_in", wait).Msg("no events are taken off the stream; trying again")
 			sleep(ctx, wait)
 			continue
 		}
@@ -119,6 +123,17 @@ func (r *Reconciler) work(ctx context.Context) {
 			r.handle(ctx, messages)
 		}
 	}
+}
+
+// fetchIfRoom fetches nothing while nothing may be written: events wait on the
+// stream.
+func (r *Reconciler) fetchIfRoom(ctx context.Context) ([]jetstream.Msg, error) {
+	if r.room != nil {
+		if err := r.room(); err != nil {
+			return nil, err
+		}
+	}
+	return r.fetch(ctx)
 }
 
 // fetch takes what is waiting, up to a batch; when nothing is, it waits for

@@ -48,6 +48,8 @@ type config struct {
 	natsCreds    string
 	natsReplicas int
 	streamMaxAge time.Duration
+	// streamMaxBytes is 0 for 8 GiB; embedded: at most three quarters of the disk's room.
+	streamMaxBytes int64
 
 	virtfusionURL       string // empty: from SkyPANEL's settings
 	virtfusionToken     string
@@ -115,6 +117,7 @@ func settings() []setting {
 		{env: "NATS_CREDS", usage: "file of NATS credentials", apply: applyNATSCreds},
 		{env: "NATS_REPLICAS", usage: "copies of the stream (default: 3 in a cluster, else 1)", apply: applyReplicas},
 		{env: "STREAM_MAX_AGE", fallback: "720h", usage: "how far back a replay can go", apply: duration(func(c *config) *time.Duration { return &c.streamMaxAge }, time.Minute)},
+		{env: "STREAM_MAX_BYTES", fallback: "8GiB", usage: "how large the stream may become (embedded: at most three quarters of what its disk has left); then webhooks are refused", apply: applyStreamBytes},
 		{env: "VIRTFUSION_API_URL", usage: "VirtFusion's API, with or without /api/v1 (empty: from SkyPANEL's settings)", apply: applyVirtFusionURL},
 		{env: "VIRTFUSION_API_TOKEN", usage: "VirtFusion's API token (empty: from SkyPANEL's settings)", secret: true, apply: text(func(c *config) *string { return &c.virtfusionToken })},
 		{env: "VIRTFUSION_TLS_VERIFY", usage: "check VirtFusion's certificate (empty: from SkyPANEL's settings)", boolean: true, apply: applyTLSVerify},
@@ -376,6 +379,26 @@ func applyWebhookTokens(c *config, v string) error {
 			c.webhookTokens = append(c.webhookTokens, token)
 		}
 	}
+	return nil
+}
+
+func applyStreamBytes(c *config, v string) error {
+	number, unit := strings.TrimRight(v, "KMGTiB"), int64(1)
+	switch v[len(number):] {
+	case "MiB", "M", "MB":
+		unit = 1 << 20
+	case "GiB", "G", "GB":
+		unit = 1 << 30
+	case "TiB", "T", "TB":
+		unit = 1 << 40
+	default:
+		number = "" // nobody wants so many bytes
+	}
+	n, err := strconv.ParseInt(number, 10, 32)
+	if err != nil || n < 1 {
+		return errors.New("say a size such as 512MiB or 8GiB")
+	}
+	c.streamMaxBytes = n * unit
 	return nil
 }
 

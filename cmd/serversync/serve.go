@@ -22,6 +22,7 @@ import (
 	"serversync/db"
 	"serversync/events"
 	"serversync/ingest"
+	"serversync/internal/diskspace"
 	"serversync/internal/httpserver"
 	"serversync/reconciler"
 	"serversync/schemas"
@@ -99,7 +100,7 @@ func open(ctx context.Context, c *config, log zerolog.Logger) (_ *service, err e
 	if s.js, err = jetstream.New(s.stores.nats); err != nil {
 		return nil, fmt.Errorf("use JetStream: %w", err)
 	}
-	if s.publisher, err = events.NewPublisher(s.stores.nats, s.stores.durable()); err != nil { //nolint:contextcheck // it outlives ctx: what is in hand at a shutdown is still published
+	if s.publisher, err = events.NewPublisher(s.stores.nats, s.stores.durable(), s.stores.room()); err != nil { //nolint:contextcheck // it outlives ctx: what is in hand at a shutdown is still published
 		return nil, err
 	}
 	s.announcer = events.NewLive(s.stores.nats, log)
@@ -189,6 +190,19 @@ func (s *service) checks() []httpserver.Check {
 			return nil
 		},
 	}}
+	checks = append(checks, httpserver.Check{
+		Name: "room", Roles: []string{roleIngest},
+		Probe: func(ctx context.Context) error {
+			err := s.stores.space.ForNews()
+			if err == nil {
+				err = events.StreamRoom(ctx, s.js)
+			}
+			if errors.Is(err, diskspace.ErrShort) || errors.Is(err, events.ErrStreamFull) {
+				return httpserver.Public{Err: err}
+			}
+			return nil // that the broker is away is said once
+		},
+	})
 	if s.stores.db != nil {
 		checks = append(checks, httpserver.Check{
 			Name: "database", Roles: []string{roleReconcile, roleAPI, roleSweep},
@@ -214,7 +228,7 @@ func (s *service) run(ctx context.Context) error {
 	s.warn()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.http.Run(ctx) })
-	g.Go(func() error { return s.stores.watch(ctx) })
+	g.Go(func() error { return s.stores.watch(ctx, s.log) })
 	if s.stores.db != nil {
 		g.Go(func() error { return s.migrate(ctx) })
 	}
@@ -329,7 +343,7 @@ func (s *service) stream(ctx context.Context, g *errgroup.Group) error {
 	r := reconciler.New(reconciler.Config{
 		DB: s.stores.db, Consumer: consumer, DeadLetters: events.NewDeadLetters(s.js, s.stores.durable()), Policy: s.config.policy,
 		Now: time.Now, Log: s.log, Metrics: s.registry,
-		MaxChanges: s.config.maxChanges.Limit, Live: s.announcer,
+		MaxChanges: s.config.maxChanges.Limit, Live: s.announcer, Room: s.stores.space.ForBooks,
 		Refetcher: ingest.NewRefetcher(s.virtfusion, s.publisher, time.Now),
 	})
 	s.books.reconciler.Store(r)
@@ -358,7 +372,7 @@ func (s *service) runs(ctx context.Context, g *errgroup.Group, r *reconciler.Rec
 	runs := ingest.NewRuns(ingest.RunsConfig{
 		DB: s.stores.db, Client: s.virtfusion, Publisher: s.publisher, Past: events.NewReplayer(s.js, s.publisher), Books: r,
 		Interval: s.config.sweepInterval, MaxChanges: s.config.maxChanges, ObserveOnly: s.config.policy.ObserveOnly,
-		Live: s.announcer, Budget: s.panel.budget.Stats, Now: time.Now, Log: s.log, Metrics: s.registry,
+		Live: s.announcer, Room: s.stores.space.ForBooks, Budget: s.panel.budget.Stats, Now: time.Now, Log: s.log, Metrics: s.registry,
 	})
 	if s.config.has(roleAPI) {
 		g.Go(func() error { return runs.RunSyncs(ctx) })
