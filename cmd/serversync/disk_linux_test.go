@@ -211,9 +211,9 @@ func failingDisk(t *testing.T) (dir, below string) {
 	below, dir = smallDisk(t, "96m"), t.TempDir()
 	image := filepath.Join(below, "image")
 	for _, command := range [][]string{
-		{"truncate", "-s", "1G", image},
-		{"mkfs.ext4", "-q", "-F", image},
-		{"mount", "-o", "loop,nodelalloc", image, dir},
+		{"truncate", "-s", "256M", image},
+		{"mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0", image},
+		{"mount", "-o", "loop,errors=continue,commit=600", image, dir},
 	} {
 		if output, err := exec.CommandContext(t.Context(), command[0], command[1:]...).CombinedOutput(); err != nil { //nolint:gosec // G204: the commands above
 			t.Skipf("a disk that fails cannot be had here (%s: %v: %s): run as root with loop devices to have this tested", command[0], err, output)
