@@ -107,8 +107,6 @@ const (
 	// stallTimeout is how long the reconciler may complete nothing before a run
 	// gives up waiting for it.
 	stallTimeout = 10 * time.Minute
-	// keepRuns is how long runs are kept that no billing row names.
-	keepRuns = 90 * 24 * time.Hour
 )
 
 // NewRuns returns runs; [Runs.RunSweeps] and [Runs.RunSyncs] make them work.

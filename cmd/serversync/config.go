@@ -77,6 +77,8 @@ type config struct {
 	sweepInterval time.Duration // 0: never
 	maxChanges    ingest.MaxChanges
 
+	historyMaxAge, runMaxAge time.Duration // 0: for ever
+
 	logLevel  zerolog.Level
 	logFormat string // "json", "console", or empty: console on a terminal
 }
@@ -135,6 +137,8 @@ func settings() []setting {
 		{env: "OBSERVE_ONLY", fallback: "false", usage: "inventory only, no billing row is touched", boolean: true, apply: boolean(func(c *config) *bool { return &c.policy.ObserveOnly })},
 		{env: "SWEEP_INTERVAL", fallback: "15m", usage: "how often all servers are compared with VirtFusion and SkyPANEL (0: never)", apply: duration(func(c *config) *time.Duration { return &c.sweepInterval }, 0)},
 		{env: "SWEEP_MAX_CHANGES", fallback: "20%", usage: "how many servers' billing a run may change unasked: a number, or a share of all", apply: applyMaxChanges},
+		{env: "HISTORY_MAX_AGE", fallback: "35040h", usage: "how long history is kept that explains nothing of today (0: for ever)", apply: kept(func(c *config) *time.Duration { return &c.historyMaxAge }, leastHistory)},
+		{env: "RUN_MAX_AGE", fallback: "2160h", usage: "how long runs are kept that no billing row names (0: for ever)", apply: kept(func(c *config) *time.Duration { return &c.runMaxAge }, leastRuns)},
 		{env: "BILLING_START", fallback: "discovery", usage: "discovery, or creation: bill the time before the discovery too", apply: applyBillingStart},
 		{env: "BILLING_SELF_SERVICE", fallback: "false", usage: "bill servers that VirtFusion bills itself", boolean: true, apply: boolean(func(c *config) *bool { return &c.policy.BillSelfService })},
 		{env: "BILLING_INITIAL_CHARGE", fallback: "record", usage: "record: the first hour is a pending transaction; none: no transaction", apply: applyInitialCharge},
@@ -224,6 +228,28 @@ func duration(field func(*config) *time.Duration, least time.Duration) func(*con
 		}
 		if d < least {
 			return fmt.Errorf("say at least %s", least)
+		}
+		*field(c) = d
+		return nil
+	}
+}
+
+// A customer's month and the one before are always explained by the history, and
+// the last weeks' runs by themselves.
+const (
+	leastHistory = 62 * 24 * time.Hour
+	leastRuns    = 7 * 24 * time.Hour
+)
+
+// kept reads how long something is kept: 0 is for ever.
+func kept(field func(*config) *time.Duration, least time.Duration) func(*config, string) error {
+	return func(c *config, v string) error {
+		d, err := time.ParseDuration(v)
+		if err != nil {
+			return errors.New("say a duration such as 8760h, or 0 to keep them for ever")
+		}
+		if d != 0 && d < least {
+			return fmt.Errorf("say at least %s, or 0 to keep them for ever", least)
 		}
 		*field(c) = d
 		return nil

@@ -360,6 +360,11 @@ func (s *service) stream(ctx context.Context, g *errgroup.Group) error {
 	g.Go(func() error { return r.RunBooksPass(ctx) })
 	g.Go(func() error { return r.RunAsks(ctx) })
 	g.Go(func() error { return r.RunWords(ctx) })
+	retention := reconciler.NewRetention(reconciler.RetentionConfig{
+		DB: s.stores.db, HistoryMaxAge: s.config.historyMaxAge, RunMaxAge: s.config.runMaxAge,
+		Room: s.stores.space.ForNews, Now: time.Now, Log: s.log, Metrics: s.registry,
+	})
+	g.Go(func() error { return retention.Run(ctx) })
 	return nil
 }
 
