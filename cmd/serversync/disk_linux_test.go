@@ -181,7 +181,7 @@ func TestAFullStreamRefuses(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return int(stream.CachedInfo().State.Msgs) //nolint:gosec // G115: a few thousand
+		return int(stream.CachedInfo().State.Msgs)
 	}
 	if n := stored(); n != answered {
 		t.Errorf("%d events are stored, %d were answered", n, answered)
@@ -215,12 +215,12 @@ func failingDisk(t *testing.T) (dir, below string) {
 		{"mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0", image},
 		{"mount", "-o", "loop,errors=continue,commit=600", image, dir},
 	} {
-		if output, err := exec.CommandContext(t.Context(), command[0], command[1:]...).CombinedOutput(); err != nil { //nolint:gosec // G204: the commands above
+		if output, err := exec.CommandContext(t.Context(), command[0], command[1:]...).CombinedOutput(); err != nil {
 			t.Skipf("a disk that fails cannot be had here (%s: %v: %s): run as root with loop devices to have this tested", command[0], err, output)
 		}
 	}
 	t.Cleanup(func() {
-		if output, err := exec.CommandContext(context.WithoutCancel(t.Context()), "umount", "-l", dir).CombinedOutput(); err != nil { //nolint:gosec // G204: our own directory
+		if output, err := exec.CommandContext(context.WithoutCancel(t.Context()), "umount", "-l", dir).CombinedOutput(); err != nil {
 			t.Errorf("unmount: %v: %s", err, output)
 		}
 	})

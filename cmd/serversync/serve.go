@@ -198,7 +198,7 @@ func (s *service) checks() []httpserver.Check {
 				err = events.StreamRoom(ctx, s.js)
 			}
 			if errors.Is(err, diskspace.ErrShort) || errors.Is(err, events.ErrStreamFull) {
-				return httpserver.Public{Err: err}
+				return httpserver.PublicError{Err: err}
 			}
 			return nil // that the broker is away is said once
 		},
@@ -238,6 +238,7 @@ func (s *service) run(ctx context.Context) error {
 		g.Go(func() error { return s.migratedThen(ctx, s.api.SampleLag) })
 		g.Go(func() error { return s.api.RunLive(ctx) })
 	}
+	g.Go(func() error { return s.present(ctx) })
 	for _, run := range s.extra {
 		g.Go(func() error { return run(ctx) })
 	}
@@ -251,6 +252,21 @@ func (s *service) run(ctx context.Context) error {
 		s.log.Info().Msg("stopped: everything in hand was finished")
 	}
 	return err
+}
+
+// present answers whoever asks which processes run, until ctx ends.
+func (s *service) present(ctx context.Context) error {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	stop, err := events.AnswerPings(s.stores.nats, events.Presence{Roles: s.config.roles, Version: version, Host: host, StartedAt: time.Now().UTC()})
+	if err != nil {
+		return err
+	}
+	<-ctx.Done()
+	stop()
+	return nil
 }
 
 // notYet are settings of the interface that come with later versions: whoever

@@ -23,15 +23,15 @@ func redact(text string) string {
 	})
 }
 
-// Public is a check's error that anybody may read, at /readyz: it names no hosts,
+// PublicError is a check's error that anybody may read, at /readyz: it names no hosts,
 // users or passwords, and says what to do.
-type Public struct{ Err error }
+type PublicError struct{ Err error }
 
 // Error is the error's text.
-func (p Public) Error() string { return p.Err.Error() }
+func (p PublicError) Error() string { return p.Err.Error() }
 
 // Unwrap returns the error.
-func (p Public) Unwrap() error { return p.Err }
+func (p PublicError) Unwrap() error { return p.Err }
 
 // publicReason says why a dependency is not usable in words of our own: an
 // error's text may name hosts, users and passwords, and anybody may read
@@ -40,7 +40,7 @@ func publicReason(err error) string {
 	if _, ok := errors.AsType[*net.DNSError](err); ok {
 		return "its host name cannot be resolved"
 	}
-	if public, ok := errors.AsType[Public](err); ok {
+	if public, ok := errors.AsType[PublicError](err); ok {
 		return public.Error()
 	}
 	switch {
