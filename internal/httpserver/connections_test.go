@@ -235,6 +235,11 @@ func TestBodiesWaitForRoom(t *testing.T) {
 	}
 	<-entered
 	<-entered
+	select {
+	case <-entered:
+		t.Error("a third body is in memory")
+	case <-time.After(200 * time.Millisecond):
+	}
 	close(release)
 	all.Wait()
 	if most != 2 {
