@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"mime"
 	"net/http"
 	"slices"
 	"strings"
@@ -43,6 +44,19 @@ func readBody(c echo.Context, fields map[string]any) error {
 		if err := json.Unmarshal(object[name], target); err != nil {
 			return badRequest("bad_"+snake(name), fmt.Sprintf("%s has a value of another type than it takes", name))
 		}
+	}
+	return nil
+}
+
+// requireJSON refuses a body that does not say it is JSON: a form on a foreign
+// page can send anything else unasked.
+func requireJSON(c echo.Context) error {
+	if c.Request().ContentLength == 0 {
+		return nil
+	}
+	kind, _, err := mime.ParseMediaType(c.Request().Header.Get(echo.HeaderContentType))
+	if err != nil && !errors.Is(err, mime.ErrInvalidMediaParameter) || kind != echo.MIMEApplicationJSON {
+		return refuse(http.StatusUnsupportedMediaType, "unsupported_media_type", "the Content-Type must be application/json")
 	}
 	return nil
 }

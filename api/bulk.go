@@ -120,6 +120,9 @@ func (a *API) readBulk(c echo.Context) (o BulkOrder, err error) {
 	o.By = caller(c).name
 	var filter map[string]json.RawMessage
 	var packageID *int64
+	if err := requireJSON(c); err != nil {
+		return o, err
+	}
 	err = readBody(c, map[string]any{
 		"ids": &o.IDs, "filter": &filter, "action": &o.Order.Action, "packageId": &packageID, "reason": &o.Order.Reason, "dryRun": &o.DryRun,
 	})

@@ -3,13 +3,18 @@ package api_test
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
+	"github.com/getkin/kin-openapi/openapi3"
+
 	"serversync/api"
 	"serversync/db"
+	"serversync/internal/openapitest"
 )
 
 func TestBulkAnswersForEachServer(t *testing.T) {
@@ -150,4 +155,71 @@ func TestBulkTakesTheFiltersOfTheList(t *testing.T) {
 			t.Errorf("%s selected %v, want %v", filter, got, want)
 		}
 	}
+}
+
+func TestABulkActionIsJSON(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	for kind, want := range map[string]int{
+		"": http.StatusUnsupportedMediaType, "text/plain": http.StatusUnsupportedMediaType, "application/x-www-form-urlencoded": http.StatusUnsupportedMediaType,
+		"application/json; charset=utf-8": http.StatusBadRequest, // it has no ids
+	} {
+		if got := s.bulkAs(t, kind); got != want {
+			t.Errorf("Content-Type %q: %d, want %d", kind, got, want)
+		}
+	}
+}
+
+// bulkAs sends a bulk action as a content of some kind, and returns the status.
+func (s *system) bulkAs(t *testing.T, kind string) int {
+	t.Helper()
+	const path = "/api/admin/servers/bulk"
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.url+path, strings.NewReader(`{"ids": [], "action": "resync"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header = headers("Authorization", "Bearer "+testToken)
+	if kind != "" {
+		request.Header.Set("Content-Type", kind)
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	raw, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	openapitest.Check(t, s.doc, http.MethodPost, path, response, raw)
+	s.seen[http.MethodPost+" "+path+" "+strconv.Itoa(response.StatusCode)] = true
+	return response.StatusCode
+}
+
+// A route's other methods are named, also in groups that ask who calls.
+func TestOtherMethodsOfTheAPI(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	for request, allowed := range map[string]string{
+		"PUT /api/admin/servers/bulk": "OPTIONS, POST", "DELETE /api/admin/runs/some": "OPTIONS, GET", "POST /api/admin/servers/7/timeline": "OPTIONS, GET",
+	} {
+		method, path, _ := strings.Cut(request, " ")
+		got := s.undescribed(t, method, path)
+		if got.status != http.StatusMethodNotAllowed || got.header.Get("Allow") != allowed {
+			t.Errorf("%s: %d, Allow %q, want 405 with %q", request, got.status, got.header.Get("Allow"), allowed)
+		}
+	}
+	if got := s.admin(t, http.MethodGet, "/api/admin/nothing"); got.status != http.StatusNotFound {
+		t.Errorf("an unknown path: %d", got.status)
+	}
+}
+
+// undescribed sends a request that the document does not describe, with the
+// admin token.
+func (s *system) undescribed(t *testing.T, method, path string) answer {
+	t.Helper()
+	described := s.doc
+	s.doc = &openapi3.T{Paths: openapi3.NewPaths()}
+	defer func() { s.doc = described }()
+	return s.admin(t, method, path)
 }

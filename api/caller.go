@@ -5,6 +5,8 @@ import (
 	"slices"
 
 	"github.com/labstack/echo/v4"
+
+	"serversync/internal/httpserver"
 )
 
 // role is what SkyPANEL's users.role says of a user. Any other than admin
@@ -105,6 +107,7 @@ func (a *authenticator) require(next echo.HandlerFunc, permit func(*identity, *h
 		if err != nil {
 			return err
 		}
+		httpserver.Known(c)
 		if r := c.Request(); who.kind == kindSession && (writes(r) || upgrades(r)) && !a.origins.sent(r) {
 			return refuse(http.StatusForbidden, "cross_site",
 				"a session changes and follows things only from our own pages: list the origin of this page in PUBLIC_ORIGINS, or send an API key")

@@ -137,6 +137,7 @@ func TestEveryDescribedAnswerIsGiven(t *testing.T) {
 	s.exec(t, `UPDATE serversync.runs SET state = 'succeeded' WHERE id = 'waits'`)
 	s.admin(t, http.MethodPost, "/api/admin/runs/waits/undo")
 	s.admin(t, http.MethodPost, "/api/admin/runs/waits/undo?dryRun=x")
+	s.bulkAs(t, "text/plain")
 	s.syncs.begun = func(r *db.Run) {
 		if r.Kind == db.RunBulk || r.Kind == db.RunUndo {
 			s.exec(t, `UPDATE serversync.runs SET state = 'succeeded' WHERE id = ?`, r.ID)

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/coder/websocket"
@@ -36,6 +37,12 @@ const (
 	// snapshot.
 	liveWrite   = 10 * time.Second
 	liveBacklog = 256
+	// liveBytes is how much may wait for all viewers together, an equal part for
+	// each. liveViewers is how many there may be in this process, liveOwn how
+	// many of one customer.
+	liveBytes   = 64 << 20
+	liveViewers = 1024
+	liveOwn     = 32
 	// liveRuns is how many runs a snapshot has at most.
 	liveRuns = 20
 )
@@ -61,6 +68,8 @@ type viewer struct {
 	who  identity
 	all  bool // everything, not only the user's own
 	send chan []byte
+	// waiting is how many bytes are in send.
+	waiting atomic.Int64
 	// drop lets the viewer go; dropped is closed then.
 	drop    context.CancelFunc
 	dropped <-chan struct{}
@@ -190,12 +199,15 @@ func (h *liveHub) tell(userID *int64, m *liveMessage, forUser func(*viewer) *liv
 }
 
 func (h *liveHub) send(v *viewer, data []byte) {
-	select {
-	case v.send <- data:
-	default:
-		delete(h.viewers, v)
-		v.drop()
+	if waiting := v.waiting.Add(int64(len(data))); waiting <= liveBytes/int64(max(1, len(h.viewers))) {
+		select {
+		case v.send <- data:
+			return
+		default:
+		}
 	}
+	delete(h.viewers, v)
+	v.drop()
 }
 
 func (h *liveHub) encode(m *liveMessage) []byte {
@@ -205,6 +217,29 @@ func (h *liveHub) encode(m *liveMessage) []byte {
 		return []byte(`{"type":"error"}`)
 	}
 	return data
+}
+
+// full says that another view of somebody has no room here; nil: it has.
+func (h *liveHub) full(who *identity, all bool) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	own := 0
+	for v := range h.viewers {
+		if !v.all && v.who.userID == who.userID {
+			own++
+		}
+	}
+	var err *httpserver.StatusError
+	switch {
+	case !all && own >= liveOwn:
+		err = refuse(http.StatusTooManyRequests, "too_many_views", "you have as many live views open as you may: close some")
+	case len(h.viewers) >= liveViewers:
+		err = refuse(http.StatusServiceUnavailable, "too_many_views", "as many live views are open as this process may have: ask again, or look at the run itself")
+	default:
+		return nil
+	}
+	err.RetryAfter = time.Minute
+	return err
 }
 
 // join adds a viewer; false: this process is ending.
@@ -262,6 +297,10 @@ func (a *API) live(c echo.Context, all bool) error {
 	if !opensWebSocket(c.Request()) {
 		return refuse(http.StatusUpgradeRequired, "websocket_needed", "this is a WebSocket: connect with ws:// or wss://")
 	}
+	who := caller(c)
+	if err := a.hub.full(&who, all); err != nil {
+		return err
+	}
 	conn, err := websocket.Accept(c.Response(), c.Request(), &websocket.AcceptOptions{
 		InsecureSkipVerify: true, // of the origin, which was checked with the caller's identity
 	})
@@ -270,7 +309,7 @@ func (a *API) live(c echo.Context, all bool) error {
 	}
 	dropped, drop := context.WithCancel(c.Request().Context())
 	defer drop()
-	v := &viewer{who: caller(c), all: all, send: make(chan []byte, liveBacklog), drop: drop, dropped: dropped.Done()}
+	v := &viewer{who: who, all: all, send: make(chan []byte, liveBacklog), drop: drop, dropped: dropped.Done()}
 	ctx := conn.CloseRead(c.Request().Context()) // ends when the viewer leaves
 	if !a.hub.join(v) {                          // first: what happens while the snapshot is read is in it, or comes after it
 		return conn.Close(websocket.StatusGoingAway, "the service is stopping")
@@ -326,6 +365,7 @@ func (a *API) relay(ctx context.Context, conn *websocket.Conn, v *viewer, snapsh
 			_ = conn.Close(websocket.StatusGoingAway, "connect again")
 			return
 		case data := <-v.send:
+			v.waiting.Add(-int64(len(data)))
 			if !write(data) {
 				return
 			}

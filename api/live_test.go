@@ -279,3 +279,20 @@ func TestLiveRefusals(t *testing.T) {
 		t.Errorf("without credentials: %v", err)
 	}
 }
+
+// One customer cannot take all the room there is for live views.
+func TestLiveViewsOfOneCustomerAreBounded(t *testing.T) {
+	t.Parallel()
+	s := setupLive(t)
+	const path = "/api/user/servers/sync/live"
+	annas, borises := s.addKey(t, anna, 1, "{*}", ""), s.addKey(t, boris, 2, "{*}", "")
+	for range 32 {
+		next(t, s.connect(t, path, annas), "snapshot")
+	}
+	_, answer, err := websocket.Dial(t.Context(), s.url+path, &websocket.DialOptions{HTTPHeader: http.Header{"Authorization": {"Bearer " + annas}}}) //nolint:bodyclose // the library closes it
+	if err == nil || answer.StatusCode != http.StatusTooManyRequests || answer.Header.Get("Retry-After") == "" {
+		t.Errorf("one view more: %+v, %v", answer, err)
+	}
+	next(t, s.connect(t, path, borises), "snapshot")
+	next(t, s.connect(t, "/api/admin/live", testToken), "snapshot")
+}

@@ -2,7 +2,6 @@ package db
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"time"
@@ -159,27 +158,4 @@ func ensureIndexes(ctx context.Context, conn bun.Conn, dryRun, creating bool) ([
 		}
 	}
 	return added, nil
-}
-
-// MissingPrivileges names what the current role has to be allowed on
-// SkyPANEL's tables and is not, as "INSERT on virtfusion_hourly_billing".
-func MissingPrivileges(ctx context.Context, idb bun.IDB) ([]string, error) {
-	missing, err := queryAll(ctx, idb, func(rows *sql.Rows) (string, error) {
-		var s string
-		err := rows.Scan(&s)
-		return s, err
-	}, `
-		SELECT p.privilege || ' on ' || p.name
-		FROM (VALUES
-			('users', 'SELECT'), ('package_pricing', 'SELECT'), ('virtfusion_cron_settings', 'SELECT'), ('settings', 'SELECT'),
-			('virtfusion_hourly_billing', 'SELECT'), ('virtfusion_hourly_billing', 'INSERT'),
-			('virtfusion_hourly_billing', 'UPDATE'), ('virtfusion_hourly_billing', 'DELETE'),
-			('virtfusion_hourly_transactions', 'SELECT'), ('virtfusion_hourly_transactions', 'INSERT'),
-			('virtfusion_hourly_transactions', 'UPDATE'), ('virtfusion_hourly_transactions', 'DELETE'))
-			AS p (name, privilege)
-		WHERE NOT has_table_privilege('public.' || p.name, p.privilege)`)
-	if err != nil {
-		return nil, fmt.Errorf("read our privileges: %w", err)
-	}
-	return missing, nil
 }

@@ -386,20 +386,6 @@ func TotalsOfRuns(ctx context.Context, idb bun.IDB, ids []string) (map[string]Ru
 	return totals, nil
 }
 
-// PruneRuns deletes runs that ended before the given time, with their items, but
-// for those whose id a billing row of ours still names: an invoice may have to
-// be explained. It returns how many.
-func PruneRuns(ctx context.Context, idb bun.IDB, before time.Time) (int64, error) {
-	result, err := idb.NewRaw(`
-		DELETE FROM serversync.runs r
-		WHERE r.ended_at < ? AND r.state <> 'needs_approval'
-			AND NOT EXISTS (SELECT FROM serversync.billing_rows b WHERE b.run_id = r.id)`, before).Exec(ctx)
-	if err != nil {
-		return 0, fmt.Errorf("delete old runs: %w", err)
-	}
-	return result.RowsAffected()
-}
-
 // CountRuns counts the runs in one state.
 func CountRuns(ctx context.Context, idb bun.IDB, state string) (int64, error) {
 	var n int64

@@ -200,24 +200,6 @@ func TestSyncsWhoseProcessEndedAreIncomplete(t *testing.T) {
 	wantTable(t, database, "incomplete|worker_lost", `SELECT state, problems->0->>'code' FROM serversync.runs WHERE id = 'dead'`)
 }
 
-func TestOldRunsAreForgottenUnlessABillingRowNamesThem(t *testing.T) {
-	t.Parallel()
-	database := dbtest.New(t)
-	for _, id := range []string{"old", "named", "waits"} {
-		startRun(t, database, aRun(id, db.RunBulk, nil, runNow()))
-	}
-	exec(t, database.DB, `UPDATE serversync.runs SET state = CASE id WHEN 'waits' THEN 'needs_approval' ELSE 'succeeded' END, ended_at = $1`, runNow())
-	exec(t, database, `INSERT INTO serversync.billing_rows (billing_id, virtfusion_id, made_by, user_id, enabled, package_id, monthly_price, run_id, created_at, updated_at)
-		VALUES (1, 1, 'serversync', 1, true, 1, 1, 'named', now(), now())`)
-	if n, err := db.PruneRuns(t.Context(), database, runNow()); err != nil || n != 0 {
-		t.Errorf("deleted %d, %v", n, err)
-	}
-	if n, err := db.PruneRuns(t.Context(), database, runNow().Add(time.Second)); err != nil || n != 1 {
-		t.Errorf("deleted %d, %v", n, err)
-	}
-	wantTable(t, database, "named\nwaits", `SELECT id FROM serversync.runs ORDER BY 1`)
-}
-
 func TestAPageIsComparedAndMarkedInOneStatement(t *testing.T) {
 	t.Parallel()
 	database := dbtest.New(t)

@@ -36,7 +36,7 @@ func (p *Publisher) PublishAll(ctx context.Context, events []*Event) error {
 	}
 	for i, r := range requests {
 		if res := p.await(ctx, r); res.err != nil {
-			return fmt.Errorf("publish event %s of server %d: %w: %w", events[i].ID, events[i].Server.ID, ErrNotDurable, res.err)
+			return fmt.Errorf("publish event %s of server %d: %w: %w", events[i].ID, events[i].Server.ID, ErrNotDurable, explain(res.err))
 		}
 	}
 	return nil

@@ -1,6 +1,7 @@
 package events
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -181,6 +182,9 @@ func (l brokerLog) Fatalf(format string, v ...any) {
 
 // Room is how large the stream may be here: the default size, or three
 // quarters of what the disk had left for the store when it was opened.
-func (b *Broker) Room() int64 {
-	return min(defaultMaxBytes, b.server.JetStreamConfig().MaxStore/4*3)
+func (b *Broker) Room() int64 { return b.RoomFor(defaultMaxBytes) }
+
+// RoomFor is [Broker.Room] for a stream of the wanted size; 0 is the default one.
+func (b *Broker) RoomFor(wanted int64) int64 {
+	return min(cmp.Or(wanted, defaultMaxBytes), b.server.JetStreamConfig().MaxStore/4*3)
 }

@@ -19,11 +19,24 @@ type Option func(*durability)
 // option: the broker's acknowledgement is enough.
 func WithSync(sync func() error) Option { return func(d *durability) { d.toDisk = sync } }
 
+// WithRoom has events refused, as not durable, while room returns an error: for
+// an embedded broker, which ends when its disk is full.
+func WithRoom(room func() error) Option { return func(d *durability) { d.roomFor = room } }
+
 // durability is what an acknowledgement needs to be durable, and who is told.
 type durability struct {
 	toDisk  func() error
+	roomFor func() error      // nil: always
 	metrics *PublisherMetrics // nil: nobody counts
 	tracer  trace.Tracer      // nil: nothing is recorded
+}
+
+// room says why nothing may be written now.
+func (d durability) room() error {
+	if d.roomFor == nil {
+		return nil
+	}
+	return d.roomFor()
 }
 
 func newDurability(opts []Option) durability {

@@ -103,7 +103,7 @@ func (p *Publisher) Publish(ctx context.Context, e *Event) (Ack, error) {
 	}
 	res := p.await(ctx, r)
 	if res.err != nil {
-		return Ack{}, fmt.Errorf("publish event %s of server %d: %w: %w", e.ID, e.Server.ID, ErrNotDurable, res.err)
+		return Ack{}, fmt.Errorf("publish event %s of server %d: %w: %w", e.ID, e.Server.ID, ErrNotDurable, explain(res.err))
 	}
 	return res.ack, nil
 }
@@ -120,6 +120,9 @@ func newRequest(ctx context.Context, e *Event) (*request, error) {
 
 // enqueue puts a request where the next group is formed.
 func (p *Publisher) enqueue(ctx context.Context, r *request) error {
+	if err := p.durable.room(); err != nil {
+		return err
+	}
 	select {
 	case <-p.stopped:
 		return errShuttingDown

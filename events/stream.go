@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -113,12 +114,43 @@ func explain(err error) error {
 		return fmt.Errorf("%w: switch JetStream on for the account of NATS_CREDS", err)
 	case errors.As(err, &api) && (api.ErrorCode == insufficientResources || api.ErrorCode == storageExceeded):
 		return fmt.Errorf("%w: the account or disk has no room for the stream; make room on the disk, raise the limits of the account, or set NATS_REPLICAS lower", err)
+	case errors.As(err, &api) && api.ErrorCode == storeFailed && strings.Contains(api.Description, "maximum bytes"):
+		return fmt.Errorf("%w: the stream %s is full; %s", ErrStreamFull, StreamName, fullRemedy)
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, jetstream.ErrNoStreamResponse), errors.Is(err, nats.ErrNoResponders):
 		return fmt.Errorf("%w: no answer from JetStream; is it switched on, and may the account of NATS_CREDS use $JS.API.> ?", err)
 	default:
 		return err
 	}
 }
+
+// ErrStreamFull means that the stream has reached its size limit. What is on it
+// stays until it is older than its age limit; new events are refused.
+var ErrStreamFull = errors.New("the stream takes no more")
+
+// fullRemedy is what to do about a stream that is full.
+const fullRemedy = "raise STREAM_MAX_BYTES (and the room on the broker's disk), or lower STREAM_MAX_AGE, and restart serve"
+
+// nearlyFull is the part of its size limit at which a stream counts as full: an
+// event has a megabyte at most, and whoever looks must not wait for the last one.
+const nearlyFull = 0.98
+
+// StreamRoom returns an [ErrStreamFull], which says what to do, when the stream
+// has no room for more.
+func StreamRoom(ctx context.Context, js jetstream.JetStream) error {
+	stream, err := js.Stream(ctx, StreamName)
+	if err != nil {
+		return fmt.Errorf("look at the stream %s: %w", StreamName, explain(err))
+	}
+	info := stream.CachedInfo()
+	if limit := info.Config.MaxBytes; limit > 0 && float64(info.State.Bytes) >= nearlyFull*float64(limit) {
+		return fmt.Errorf("%w: %s has %d of at most %d MB; %s", ErrStreamFull, StreamName, info.State.Bytes>>20, limit>>20, fullRemedy)
+	}
+	return nil
+}
+
+// JetStream's error code for an event that it could not store, for one of several
+// reasons.
+const storeFailed jetstream.ErrorCode = 10077
 
 // JetStream's error codes for a reservation that does not fit.
 const (

@@ -75,6 +75,8 @@ type RunsConfig struct {
 	MaxChanges MaxChanges
 	// ObserveOnly: no billing row is touched, so that nobody has to approve.
 	ObserveOnly bool
+	// Room returns an error while nothing may be written; nil: always something may.
+	Room func() error
 	// Live is told how far a run has come, for those who watch; nil: nobody is.
 	Live announcer
 	// Budget tells how much of the API budget was used; nil: not told.
@@ -114,8 +116,6 @@ const (
 	// stallTimeout is how long the reconciler may complete nothing before a run
 	// gives up waiting for it.
 	stallTimeout = 10 * time.Minute
-	// keepRuns is how long runs are kept that no billing row names.
-	keepRuns = 90 * 24 * time.Hour
 )
 
 // NewRuns returns runs; [Runs.RunSweeps] and [Runs.RunSyncs] make them work.

@@ -117,6 +117,11 @@ func (r *Runs) workAsLeader(ctx context.Context) error {
 // Due starts a sweep when it is time, and works on every run that is open. It
 // is for whoever leads.
 func (r *Runs) Due(ctx context.Context) error {
+	if r.Room != nil {
+		if err := r.Room(); err != nil {
+			return err
+		}
+	}
 	abandoned, err := db.AbandonRuns(ctx, r.DB, r.Now().Add(-deadAfter), r.Now())
 	if err != nil {
 		return err
@@ -223,11 +228,7 @@ func (j *job) begin(ctx context.Context) error {
 	}
 	j.run.Progress.Slot = last + 1
 	j.run.Note = ""
-	pruned, err := db.PruneRuns(ctx, j.DB, j.Now().Add(-keepRuns))
-	if pruned > 0 {
-		j.log.Debug().Int64("runs", pruned).Msg("deleted old runs")
-	}
-	return err
+	return nil
 }
 
 // steps are what is to be done for a run.

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"mime"
 	"net/http"
 	"net/netip"
@@ -28,6 +27,10 @@ const (
 	// maxBodyBytes is the largest body that is read; VirtFusion's are a few
 	// kilobytes, with a console screenshot a few hundred.
 	maxBodyBytes = 1 << 20
+
+	// bodyRoom is how much memory bodies may take while they are read and
+	// understood; whoever is authenticated waits for it.
+	bodyRoom = 32 << 20
 
 	defaultPublishTimeout = 10 * time.Second
 )
@@ -60,6 +63,7 @@ type Webhook struct {
 	tokens    tokenSet
 	publisher publisher
 	flood     *httpserver.Attempts
+	bodies    *httpserver.Bodies
 	journal   *journal
 	now       func() time.Time
 }
@@ -79,7 +83,7 @@ func NewWebhook(cfg WebhookConfig, p publisher, reg prometheus.Registerer, log z
 	if cfg.PublishTimeout <= 0 {
 		cfg.PublishTimeout = defaultPublishTimeout
 	}
-	return &Webhook{cfg: cfg, tokens: tokens, publisher: p, flood: httpserver.NewAttempts(), journal: journal, now: now}, nil
+	return &Webhook{cfg: cfg, tokens: tokens, publisher: p, flood: httpserver.NewAttempts(), bodies: httpserver.NewBodies(bodyRoom), journal: journal, now: now}, nil
 }
 
 // Register adds POST /webhooks/virtfusion, on a router whose errors are
@@ -124,7 +128,8 @@ func (w *Webhook) accept(c echo.Context, entry *entry) (*events.Event, error) {
 	if err := checkContentType(c.Request().Header); err != nil {
 		return nil, err
 	}
-	body, err := readBody(c)
+	body, release, err := w.readBody(c)
+	defer release()
 	if err != nil {
 		return nil, err
 	}
@@ -146,6 +151,7 @@ func (w *Webhook) admit(c echo.Context, entry *entry) error {
 		return nil
 	}
 	if w.tokens.accepts(c.Request().Header.Get(echo.HeaderAuthorization)) {
+		httpserver.Known(c)
 		return nil
 	}
 	if !w.flood.Fail(entry.client, entry.arrived) {
@@ -169,23 +175,18 @@ func checkContentType(h http.Header) error {
 	return nil
 }
 
-// readBody reads at most maxBodyBytes, and a byte more to see that there is
-// one. A byte order mark is dropped: RFC 8259 leaves that to the reader, and a
-// delivery refused is a delivery lost.
-func readBody(c echo.Context) ([]byte, error) {
-	r := c.Request()
-	var buf bytes.Buffer
-	if r.ContentLength > 0 && r.ContentLength <= maxBodyBytes {
-		buf.Grow(int(r.ContentLength) + bytes.MinRead)
-	}
-	_, err := io.Copy(&buf, http.MaxBytesReader(c.Response(), r.Body, maxBodyBytes))
+// readBody reads at most maxBodyBytes; release it when it is understood. A byte
+// order mark is dropped: RFC 8259 leaves that to the reader, and a delivery
+// refused is a delivery lost.
+func (w *Webhook) readBody(c echo.Context) (body []byte, release func(), err error) {
+	body, release, err = w.bodies.Read(c, maxBodyBytes)
 	if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
-		return nil, refuse(http.StatusRequestEntityTooLarge, "too_large", "the body must not be larger than 1 MiB")
+		return nil, release, refuse(http.StatusRequestEntityTooLarge, "too_large", "the body must not be larger than 1 MiB")
 	}
 	if err != nil {
-		return nil, refuse(http.StatusBadRequest, "incomplete_body", "the body ended early")
+		return nil, release, refuse(http.StatusBadRequest, "incomplete_body", "the body ended early, or took too long")
 	}
-	return bytes.TrimPrefix(buf.Bytes(), []byte("\xEF\xBB\xBF")), nil
+	return bytes.TrimPrefix(body, []byte("\xEF\xBB\xBF")), release, nil
 }
 
 // understand finds out what a delivery says. The headers speak where the body

@@ -35,6 +35,8 @@ type Config struct {
 	MaxChanges func(fleet int64) int64
 	// Live is told what changed, for those who watch; nil: nobody is.
 	Live announcer
+	// Room returns an error while nothing may be written; nil: always something may.
+	Room func() error
 	// Refetcher asks VirtFusion where evidence disagrees; needed by RunAsks
 	// alone.
 	Refetcher refetcher
@@ -60,6 +62,7 @@ type Reconciler struct {
 	maxChanges   func(fleet int64) int64
 	refetcher    refetcher
 	live         announcer
+	room         func() error
 	deadLetters  *events.DeadLetters
 	dead         prometheus.Counter
 	retryDelay   func(attempts int) time.Duration
@@ -79,6 +82,7 @@ func New(c Config) *Reconciler {
 		maxChanges:  c.MaxChanges,
 		refetcher:   c.Refetcher,
 		live:        c.Live,
+		room:        c.Room,
 		deadLetters: c.DeadLetters, dead: newDeadMetrics(c.Metrics),
 		retryDelay: retryDelay, keepInterval: events.KeepInterval, tracer: c.Tracer,
 		saidAway: paced(), saidSetup: paced(), saidFetch: paced(),
@@ -113,7 +117,7 @@ func (r *Reconciler) Run(ctx context.Context) error {
 func (r *Reconciler) work(ctx context.Context) {
 	pause := passingFaults()
 	for ctx.Err() == nil {
-		messages, err := r.fetch(ctx)
+		messages, err := r.fetchIfRoom(ctx)
 		if err != nil {
 			if ctx.Err() != nil {
 				continue
@@ -130,6 +134,17 @@ func (r *Reconciler) work(ctx context.Context) {
 			r.handle(ctx, messages)
 		}
 	}
+}
+
+// fetchIfRoom fetches nothing while nothing may be written: events wait on the
+// stream.
+func (r *Reconciler) fetchIfRoom(ctx context.Context) ([]jetstream.Msg, error) {
+	if r.room != nil {
+		if err := r.room(); err != nil {
+			return nil, err
+		}
+	}
+	return r.fetch(ctx)
 }
 
 // fetch takes what is waiting, up to a batch; when nothing is, it waits for

@@ -48,6 +48,8 @@ type config struct {
 	natsCreds    string
 	natsReplicas int
 	streamMaxAge time.Duration
+	// streamMaxBytes is 0 for 8 GiB; embedded: at most three quarters of the disk's room.
+	streamMaxBytes int64
 
 	virtfusionURL       string // empty: from SkyPANEL's settings
 	virtfusionToken     string
@@ -58,6 +60,7 @@ type config struct {
 	webhookAllowUnauthenticated bool
 	webhookAllowCIDRs           []netip.Prefix
 	trustedProxies              []netip.Prefix
+	maxConnections              int
 
 	sessionSecret string // SkyPANEL's; empty: cookies are not accepted
 	publicOrigins []api.Origin
@@ -74,8 +77,9 @@ type config struct {
 	sweepInterval time.Duration // 0: never
 	maxChanges    ingest.MaxChanges
 
-	pprofAddr string // of Go's profiles; empty: none
-	tracesURL string // of a collector; empty: no traces
+	pprofAddr                string        // of Go's profiles; empty: none
+	tracesURL                string        // of a collector; empty: no traces
+	historyMaxAge, runMaxAge time.Duration // 0: for ever
 
 	logLevel  zerolog.Level
 	logFormat string // "json", "console", or empty: console on a terminal
@@ -117,6 +121,7 @@ func settings() []setting {
 		{env: "NATS_CREDS", usage: "file of NATS credentials", apply: applyNATSCreds},
 		{env: "NATS_REPLICAS", usage: "copies of the stream (default: 3 in a cluster, else 1)", apply: applyReplicas},
 		{env: "STREAM_MAX_AGE", fallback: "720h", usage: "how far back a replay can go", apply: duration(func(c *config) *time.Duration { return &c.streamMaxAge }, time.Minute)},
+		{env: "STREAM_MAX_BYTES", fallback: "8GiB", usage: "how large the stream may become (embedded: at most three quarters of what its disk has left); then webhooks are refused", apply: applyStreamBytes},
 		{env: "VIRTFUSION_API_URL", usage: "VirtFusion's API, with or without /api/v1 (empty: from SkyPANEL's settings)", apply: applyVirtFusionURL},
 		{env: "VIRTFUSION_API_TOKEN", usage: "VirtFusion's API token (empty: from SkyPANEL's settings)", secret: true, apply: text(func(c *config) *string { return &c.virtfusionToken })},
 		{env: "VIRTFUSION_TLS_VERIFY", usage: "check VirtFusion's certificate (empty: from SkyPANEL's settings)", boolean: true, apply: applyTLSVerify},
@@ -125,6 +130,7 @@ func settings() []setting {
 		{env: "WEBHOOK_ALLOW_UNAUTHENTICATED", fallback: "false", usage: "accept webhooks without a token when none is set", boolean: true, apply: boolean(func(c *config) *bool { return &c.webhookAllowUnauthenticated })},
 		{env: "WEBHOOK_ALLOW_CIDRS", usage: "comma-separated networks that may deliver webhooks (empty: any)", apply: prefixes(func(c *config) *[]netip.Prefix { return &c.webhookAllowCIDRs })},
 		{env: "TRUSTED_PROXIES", usage: "comma-separated networks whose X-Forwarded-For counts", apply: prefixes(func(c *config) *[]netip.Prefix { return &c.trustedProxies })},
+		{env: "MAX_CONNECTIONS", fallback: "2048", usage: "how many HTTP connections are open at once; beyond, strangers and idle ones go first", apply: applyMaxConnections},
 		{env: "ADMIN_TOKEN", usage: "bearer token with the admin role (empty: serve keeps one in DATA_DIR/admin.token)", secret: true, apply: applyAdminToken},
 		{env: "SESSION_SECRET", usage: "SkyPANEL's own, for its session cookie (empty: cookies are not accepted)", secret: true, apply: applySessionSecret},
 		{env: "PUBLIC_ORIGINS", usage: "comma-separated origins besides our own whose pages may call the API with a cookie", apply: origins(func(c *config, o api.Origin) { c.publicOrigins = append(c.publicOrigins, o) })},
@@ -133,6 +139,8 @@ func settings() []setting {
 		{env: "OBSERVE_ONLY", fallback: "false", usage: "inventory only, no billing row is touched", boolean: true, apply: boolean(func(c *config) *bool { return &c.policy.ObserveOnly })},
 		{env: "SWEEP_INTERVAL", fallback: "15m", usage: "how often all servers are compared with VirtFusion and SkyPANEL (0: never)", apply: duration(func(c *config) *time.Duration { return &c.sweepInterval }, 0)},
 		{env: "SWEEP_MAX_CHANGES", fallback: "20%", usage: "how many servers' billing a run may change unasked: a number, or a share of all", apply: applyMaxChanges},
+		{env: "HISTORY_MAX_AGE", fallback: "35040h", usage: "how long history is kept that explains nothing of today (0: for ever)", apply: kept(func(c *config) *time.Duration { return &c.historyMaxAge }, leastHistory)},
+		{env: "RUN_MAX_AGE", fallback: "2160h", usage: "how long runs are kept that no billing row names (0: for ever)", apply: kept(func(c *config) *time.Duration { return &c.runMaxAge }, leastRuns)},
 		{env: "BILLING_START", fallback: "discovery", usage: "discovery, or creation: bill the time before the discovery too", apply: applyBillingStart},
 		{env: "BILLING_SELF_SERVICE", fallback: "false", usage: "bill servers that VirtFusion bills itself", boolean: true, apply: boolean(func(c *config) *bool { return &c.policy.BillSelfService })},
 		{env: "BILLING_INITIAL_CHARGE", fallback: "record", usage: "record: the first hour is a pending transaction; none: no transaction", apply: applyInitialCharge},
@@ -225,6 +233,28 @@ func duration(field func(*config) *time.Duration, least time.Duration) func(*con
 		}
 		if d < least {
 			return fmt.Errorf("say at least %s", least)
+		}
+		*field(c) = d
+		return nil
+	}
+}
+
+// A customer's month and the one before are always explained by the history, and
+// the last weeks' runs by themselves.
+const (
+	leastHistory = 62 * 24 * time.Hour
+	leastRuns    = 7 * 24 * time.Hour
+)
+
+// kept reads how long something is kept: 0 is for ever.
+func kept(field func(*config) *time.Duration, least time.Duration) func(*config, string) error {
+	return func(c *config, v string) error {
+		d, err := time.ParseDuration(v)
+		if err != nil {
+			return errors.New("say a duration such as 8760h, or 0 to keep them for ever")
+		}
+		if d != 0 && d < least {
+			return fmt.Errorf("say at least %s, or 0 to keep them for ever", least)
 		}
 		*field(c) = d
 		return nil
@@ -380,6 +410,35 @@ func applyWebhookTokens(c *config, v string) error {
 			c.webhookTokens = append(c.webhookTokens, token)
 		}
 	}
+	return nil
+}
+
+func applyStreamBytes(c *config, v string) error {
+	number, unit := strings.TrimRight(v, "KMGTiB"), int64(1)
+	switch v[len(number):] {
+	case "MiB", "M", "MB":
+		unit = 1 << 20
+	case "GiB", "G", "GB":
+		unit = 1 << 30
+	case "TiB", "T", "TB":
+		unit = 1 << 40
+	default:
+		number = "" // nobody wants so many bytes
+	}
+	n, err := strconv.ParseInt(number, 10, 32)
+	if err != nil || n < 1 {
+		return errors.New("say a size such as 512MiB or 8GiB")
+	}
+	c.streamMaxBytes = n * unit
+	return nil
+}
+
+func applyMaxConnections(c *config, v string) error {
+	n, err := strconv.Atoi(v)
+	if err != nil || n < 16 || n > 1_000_000 {
+		return errors.New("say a number of connections from 16 on")
+	}
+	c.maxConnections = n
 	return nil
 }
 

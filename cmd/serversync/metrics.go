@@ -12,6 +12,7 @@ import (
 
 	"serversync/db"
 	"serversync/events"
+	"serversync/internal/diskspace"
 )
 
 // How long what a source said is good for further scrapes.
@@ -237,26 +238,23 @@ func (p *pool) Collect(ch chan<- prometheus.Metric) {
 	g.count(p.waitSeconds, stats.WaitDuration.Seconds())
 }
 
-// room is what a file system has.
-type room struct{ free, total uint64 }
-
 func (s *service) diskMetrics() prometheus.Collector {
 	free := desc("data_disk_free_bytes", "Bytes that this process may still write to the file system of DATA_DIR.")
 	total := desc("data_disk_total_bytes", "Size of the file system of DATA_DIR, which has the embedded stores.")
-	return &source[room]{
+	return &source[diskspace.Room]{
 		name: "disk", every: diskEvery, log: s.log,
-		read: func(context.Context) (room, error) {
-			r, err := roomOf(s.config.dataDir)
+		read: func(context.Context) (diskspace.Room, error) {
+			r, err := diskspace.Of(s.config.dataDir)
 			if err != nil {
 				return r, fmt.Errorf("look at the disk of %s (DATA_DIR): %w", s.config.dataDir, err)
 			}
 			return r, nil
 		},
 		descs: []*prometheus.Desc{free, total},
-		show: func(ch chan<- prometheus.Metric, v room, _ time.Time) {
+		show: func(ch chan<- prometheus.Metric, v diskspace.Room, _ time.Time) {
 			g := gauges(ch)
-			g.set(free, float64(v.free))
-			g.set(total, float64(v.total))
+			g.set(free, float64(v.Free))
+			g.set(total, float64(v.Total))
 		},
 	}
 }

@@ -22,6 +22,7 @@ import (
 	"serversync/db"
 	"serversync/events"
 	"serversync/ingest"
+	"serversync/internal/diskspace"
 	"serversync/internal/httpserver"
 	"serversync/reconciler"
 	"serversync/schemas"
@@ -106,13 +107,13 @@ func open(ctx context.Context, c *config, log zerolog.Logger) (_ *service, err e
 		return nil, fmt.Errorf("use JetStream: %w", err)
 	}
 	counted, traced := events.WithMetrics(events.NewPublisherMetrics(s.registry)), events.WithTracing(s.tracing.tracer())
-	if s.publisher, err = events.NewPublisher(s.stores.nats, s.stores.durable(), counted, traced); err != nil { //nolint:contextcheck // it outlives ctx: what is in hand at a shutdown is still published
+	if s.publisher, err = events.NewPublisher(s.stores.nats, s.stores.durable(), s.stores.room(), counted, traced); err != nil { //nolint:contextcheck // it outlives ctx: what is in hand at a shutdown is still published
 		return nil, err
 	}
 	s.announcer = events.NewLive(s.stores.nats, log)
 	s.registerMetrics()
 	s.http, err = httpserver.New(httpserver.Config{
-		Addr: c.listenAddr, TrustedProxies: c.trustedProxies,
+		Addr: c.listenAddr, TrustedProxies: c.trustedProxies, MaxConnections: c.maxConnections,
 		Roles: c.roles, KnownRoles: allRoles, Checks: s.checks(),
 		Registry: s.registry, OpenAPI: schemas.OpenAPI(), Schemas: schemas.FS(), Log: log,
 		DrainTimeout: drainTimeout, Tracer: s.tracing.tracer(),
@@ -197,6 +198,19 @@ func (s *service) checks() []httpserver.Check {
 			return nil
 		},
 	}}
+	checks = append(checks, httpserver.Check{
+		Name: "room", Roles: []string{roleIngest},
+		Probe: func(ctx context.Context) error {
+			err := s.stores.space.ForNews()
+			if err == nil {
+				err = events.StreamRoom(ctx, s.js)
+			}
+			if errors.Is(err, diskspace.ErrShort) || errors.Is(err, events.ErrStreamFull) {
+				return httpserver.PublicError{Err: err}
+			}
+			return nil // that the broker is away is said once
+		},
+	})
 	if s.stores.db != nil {
 		checks = append(checks, httpserver.Check{
 			Name: "database", Roles: []string{roleReconcile, roleAPI, roleSweep},
@@ -222,7 +236,7 @@ func (s *service) run(ctx context.Context) error {
 	s.warn()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.http.Run(ctx) })
-	g.Go(func() error { return s.stores.watch(ctx) })
+	g.Go(func() error { return s.stores.watch(ctx, s.log) })
 	if s.stores.db != nil {
 		g.Go(func() error { return s.migrate(ctx) })
 	}
@@ -236,6 +250,7 @@ func (s *service) run(ctx context.Context) error {
 	if s.config.pprofAddr != "" {
 		g.Go(func() error { return s.profiles(ctx) })
 	}
+	g.Go(func() error { return s.present(ctx) })
 	for _, run := range s.extra {
 		g.Go(func() error { return run(ctx) })
 	}
@@ -251,9 +266,27 @@ func (s *service) run(ctx context.Context) error {
 	return err
 }
 
+// present answers whoever asks which processes run, until ctx ends.
+func (s *service) present(ctx context.Context) error {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	stop, err := events.AnswerPings(s.stores.nats, events.Presence{Roles: s.config.roles, Version: version, Host: host, StartedAt: time.Now().UTC()})
+	if err != nil {
+		return err
+	}
+	<-ctx.Done()
+	stop()
+	return nil
+}
+
 // notYet are settings of the interface that come with later versions: whoever
 // sets one must not believe it to be in force.
 var notYet = []string{"NOTIFY_USERS"}
+
+// fewFiles is how many files are few: too few for all connections that may be.
+const fewFiles = 4096
 
 // warn says what is likely a mistake.
 func (s *service) warn() {
@@ -264,6 +297,9 @@ func (s *service) warn() {
 		} else {
 			s.log.Warn().Msg("every webhook is refused: set WEBHOOK_TOKENS to the token that VirtFusion sends")
 		}
+	}
+	if files := httpserver.OpenFiles(); files > 0 && files < fewFiles {
+		s.log.Warn().Uint64("files", files).Msg("this process may have few files open, and takes fewer connections therefore: raise its hard limit (LimitNOFILE= of systemd, ulimit -Hn)")
 	}
 	for _, name := range notYet {
 		if os.Getenv(name) != "" {
@@ -335,7 +371,7 @@ func (s *service) stream(ctx context.Context, g *errgroup.Group) error {
 	r := reconciler.New(reconciler.Config{
 		DB: s.stores.db, Consumer: consumer, DeadLetters: events.NewDeadLetters(s.js, s.stores.durable()), Policy: s.config.policy,
 		Now: time.Now, Log: s.log, Metrics: s.countersOf(roleReconcile), Tracer: s.tracing.tracer(),
-		MaxChanges: s.config.maxChanges.Limit, Live: s.announcer,
+		MaxChanges: s.config.maxChanges.Limit, Live: s.announcer, Room: s.stores.space.ForBooks,
 		Refetcher: ingest.NewRefetcher(s.virtfusion, s.publisher, time.Now),
 	})
 	s.books.reconciler.Store(r)
@@ -352,6 +388,11 @@ func (s *service) stream(ctx context.Context, g *errgroup.Group) error {
 	g.Go(func() error { return r.RunBooksPass(ctx) })
 	g.Go(func() error { return r.RunAsks(ctx) })
 	g.Go(func() error { return r.RunWords(ctx) })
+	retention := reconciler.NewRetention(reconciler.RetentionConfig{
+		DB: s.stores.db, HistoryMaxAge: s.config.historyMaxAge, RunMaxAge: s.config.runMaxAge,
+		Room: s.stores.space.ForNews, Now: time.Now, Log: s.log, Metrics: s.registry,
+	})
+	g.Go(func() error { return retention.Run(ctx) })
 	return nil
 }
 
@@ -373,7 +414,7 @@ func (s *service) runs(ctx context.Context, g *errgroup.Group, r *reconciler.Rec
 	runs := ingest.NewRuns(ingest.RunsConfig{
 		DB: s.stores.db, Client: s.virtfusion, Publisher: s.publisher, Past: events.NewReplayer(s.js, s.publisher), Books: r,
 		Interval: s.config.sweepInterval, MaxChanges: s.config.maxChanges, ObserveOnly: s.config.policy.ObserveOnly,
-		Live: s.announcer, Budget: s.panel.budget.Stats, Now: time.Now, Log: s.log, Metrics: s.registry, Tracer: s.tracing.tracer(),
+		Live: s.announcer, Room: s.stores.space.ForBooks, Budget: s.panel.budget.Stats, Now: time.Now, Log: s.log, Metrics: s.registry, Tracer: s.tracing.tracer(),
 	})
 	if s.config.has(roleAPI) {
 		g.Go(func() error { return runs.RunSyncs(ctx) })

@@ -62,7 +62,9 @@ const testToken = "a-token-of-the-test"
 func start(t *testing.T, c config) *running {
 	t.Helper()
 	c.listenAddr = "127.0.0.1:0"
-	c.dataDir = filepath.Join(t.TempDir(), "data")
+	if c.dataDir == "" {
+		c.dataDir = filepath.Join(t.TempDir(), "data")
+	}
 	if c.roles == nil {
 		c.roles = allRoles
 	}

@@ -16,6 +16,7 @@ import (
 	"serversync/db"
 	"serversync/db/pgserver"
 	"serversync/events"
+	"serversync/internal/diskspace"
 )
 
 // stores are the broker and the database, embedded or not.
@@ -24,6 +25,8 @@ type stores struct {
 	postgres *pgserver.Server // nil: external, or not needed
 	nats     *nats.Conn
 	db       *bun.DB // nil: no role of this process needs it
+	// space keeps a reserve on the disks of what is embedded; nil: nothing is.
+	space *diskspace.Space
 }
 
 // open starts what is embedded and connects to what is not. It does not wait
@@ -32,10 +35,21 @@ func (s *stores) open(ctx context.Context, c *config, log zerolog.Logger) error 
 	if err := s.openBroker(c, log); err != nil {
 		return err
 	}
-	if !c.needsDatabase() {
-		return nil
+	if c.needsDatabase() {
+		if err := s.openDatabase(ctx, c, log); err != nil {
+			return err
+		}
 	}
-	return s.openDatabase(ctx, c, log)
+	var dirs []string
+	if s.broker != nil {
+		dirs = append(dirs, filepath.Join(c.dataDir, "nats"))
+	}
+	if s.postgres != nil {
+		dirs = append(dirs, filepath.Join(c.dataDir, "postgres"))
+	}
+	var err error
+	s.space, err = diskspace.Watch(dirs...)
+	return err
 }
 
 func (s *stores) openBroker(c *config, log zerolog.Logger) error {
@@ -62,6 +76,10 @@ func (s *stores) durable() events.Option {
 	}
 	return events.WithSync(s.broker.Sync())
 }
+
+// room says why nothing may be published now: an embedded store must not meet a
+// full disk.
+func (s *stores) room() events.Option { return events.WithRoom(s.space.ForNews) }
 
 // databaseName is where SkyPANEL's tables are in the embedded server.
 const databaseName = "postgres"
@@ -106,11 +124,11 @@ func makeDataDir(dir string) error {
 
 // streamOptions sizes the stream. The embedded store takes what its disk has.
 func (s *stores) streamOptions(c *config) events.StreamOptions {
-	o := events.StreamOptions{MaxAge: c.streamMaxAge, Replicas: c.natsReplicas}
+	o := events.StreamOptions{MaxAge: c.streamMaxAge, MaxBytes: c.streamMaxBytes, Replicas: c.natsReplicas}
 	switch {
 	case s.broker != nil:
 		o.Replicas = 1
-		o.MaxBytes = s.broker.Room()
+		o.MaxBytes = s.broker.RoomFor(c.streamMaxBytes)
 	case o.Replicas == 0 && s.nats.ConnectedClusterName() != "":
 		o.Replicas = 3
 	case o.Replicas == 0:
@@ -121,8 +139,9 @@ func (s *stores) streamOptions(c *config) events.StreamOptions {
 
 // watch returns when an embedded store died by itself: the process then says
 // why and ends, and its supervisor starts it again.
-func (s *stores) watch(ctx context.Context) error {
+func (s *stores) watch(ctx context.Context, log zerolog.Logger) error {
 	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.space.Run(ctx, log) })
 	if s.broker != nil {
 		g.Go(func() error { return s.broker.Watch(ctx) })
 	}

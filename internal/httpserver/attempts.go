@@ -22,13 +22,18 @@ const (
 // of addresses is full the one before it is forgotten, so that memory is
 // bounded whoever knocks; those who keep knocking stay remembered.
 type Attempts struct {
+	perSecond rate.Limit
+	burst     int
+
 	mu                sync.Mutex
 	current, previous map[netip.Prefix]*rate.Limiter
 }
 
 // NewAttempts starts counting.
-func NewAttempts() *Attempts {
-	return &Attempts{current: make(map[netip.Prefix]*rate.Limiter)}
+func NewAttempts() *Attempts { return newAttempts(attemptsPerSecond, attemptBurst) }
+
+func newAttempts(perSecond rate.Limit, burst int) *Attempts {
+	return &Attempts{perSecond: perSecond, burst: burst, current: make(map[netip.Prefix]*rate.Limiter)}
 }
 
 // Fail counts one more failed attempt from addr and reports whether it was
@@ -59,7 +64,7 @@ func (a *Attempts) limiter(addr netip.Addr) *rate.Limiter {
 		return limiter
 	}
 	if limiter, ok = a.previous[key]; !ok {
-		limiter = rate.NewLimiter(attemptsPerSecond, attemptBurst)
+		limiter = rate.NewLimiter(a.perSecond, a.burst)
 	}
 	if len(a.current) >= attemptAddresses {
 		a.previous, a.current = a.current, make(map[netip.Prefix]*rate.Limiter)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -13,6 +14,9 @@ import (
 type metrics struct {
 	requests *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
+	dropped  prometheus.Counter
+	// open are the connections of the server that runs; nil: none does.
+	open atomic.Pointer[connections]
 }
 
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
@@ -27,7 +31,20 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 10, 30},
 		}, []string{"route"}),
 	}
-	for _, c := range []prometheus.Collector{m.requests, m.seconds} {
+	m.dropped = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "serversync_http_connections_dropped_total",
+		Help: "Connections closed to make room for others, because as many were open as may be.",
+	})
+	open := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "serversync_http_connections",
+		Help: "Connections that are open.",
+	}, func() float64 {
+		if l := m.open.Load(); l != nil {
+			return float64(l.count())
+		}
+		return 0
+	})
+	for _, c := range []prometheus.Collector{m.requests, m.seconds, m.dropped, open} {
 		if err := reg.Register(c); err != nil {
 			return nil, fmt.Errorf("register HTTP metrics: %w", err)
 		}

@@ -66,6 +66,7 @@ func (s *Server) observe(next echo.HandlerFunc) echo.HandlerFunc {
 		start := time.Now()
 		err := next(c)
 		if err != nil {
+			err = s.refused(c, err)
 			c.Error(err)
 		}
 		took := time.Since(start)

@@ -156,7 +156,7 @@ func (p *probe) run(ctx context.Context, f *flight) {
 	p.failed = f.err != nil
 	p.flight = nil
 	p.mu.Unlock()
-	close(f.done)
+	defer close(f.done) // who was answered finds it in the log
 	switch {
 	case !changed:
 	case f.err != nil:

@@ -104,7 +104,7 @@ func TestReadinessWithACheckThatHangs(t *testing.T) {
 	defer close(release)
 	var started atomic.Int32
 	s, _ := setup(t, httpserver.Config{
-		ProbeTimeout: 20 * time.Millisecond,
+		ProbeTimeout: 500 * time.Millisecond,
 		Checks: []httpserver.Check{
 			{Name: "stuck", Probe: func(context.Context) error { started.Add(1); <-release; return nil }},
 			{Name: "fine", Probe: usable},

@@ -23,12 +23,25 @@ func redact(text string) string {
 	})
 }
 
+// PublicError is a check's error that anybody may read, at /readyz: it names no hosts,
+// users or passwords, and says what to do.
+type PublicError struct{ Err error }
+
+// Error is the error's text.
+func (p PublicError) Error() string { return p.Err.Error() }
+
+// Unwrap returns the error.
+func (p PublicError) Unwrap() error { return p.Err }
+
 // publicReason says why a dependency is not usable in words of our own: an
 // error's text may name hosts, users and passwords, and anybody may read
 // /readyz.
 func publicReason(err error) string {
 	if _, ok := errors.AsType[*net.DNSError](err); ok {
 		return "its host name cannot be resolved"
+	}
+	if public, ok := errors.AsType[PublicError](err); ok {
+		return public.Error()
 	}
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):

@@ -68,6 +68,13 @@ type Config struct {
 	// are read once. Nil: no such route.
 	Schemas fs.FS
 
+	// MaxConnections is how many connections are open at once. Fewer, where the
+	// process may not open as many files. Default: 2048.
+	MaxConnections int
+	// Grace is how long a connection may take before it can be dropped for
+	// another one, when there are as many as may be. Default: 500 ms.
+	Grace time.Duration
+
 	// Tracer records a span for each request; nil: none are recorded.
 	Tracer trace.Tracer
 
@@ -86,6 +93,8 @@ type Server struct {
 	log     zerolog.Logger
 	metrics *metrics
 	probes  []*probe
+	// refusals of strangers, by address.
+	refusals *Attempts
 
 	ready chan struct{}
 	addr  net.Addr // written before ready is closed
@@ -100,13 +109,20 @@ func New(cfg Config) (*Server, error) {
 	if cfg.ProbeTimeout <= 0 {
 		cfg.ProbeTimeout = defaultProbeTimeout
 	}
+	if cfg.MaxConnections <= 0 {
+		cfg.MaxConnections = defaultMaxConnections
+	}
+	cfg.MaxConnections = affordable(cfg.MaxConnections, OpenFiles())
+	if cfg.Grace <= 0 {
+		cfg.Grace = defaultGrace
+	}
 	if len(cfg.KnownRoles) == 0 {
 		cfg.KnownRoles = cfg.Roles
 	}
 	if cfg.Registry == nil {
 		cfg.Registry = prometheus.NewRegistry()
 	}
-	s := &Server{cfg: cfg, log: cfg.Log, ready: make(chan struct{})}
+	s := &Server{cfg: cfg, log: cfg.Log, ready: make(chan struct{}), refusals: newAttempts(refusalsPerSecond, refusalBurst)}
 
 	var err error
 	if s.metrics, err = newMetrics(cfg.Registry); err != nil {
@@ -167,8 +183,12 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	requests, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
+	limited := limitConnections(ln, s.cfg.MaxConnections, s.cfg.Grace, s.cfg.TrustedProxies, s.metrics.dropped.Inc)
+	s.metrics.open.Store(limited)
 	srv := &http.Server{
 		Handler:           s.Handler(),
+		ConnContext:       withConnection,
+		ConnState:         limited.state,
 		ReadHeaderTimeout: readHeaderTimeout,
 		ReadTimeout:       readTimeout,
 		WriteTimeout:      writeTimeout,
@@ -181,7 +201,7 @@ func (s *Server) Run(ctx context.Context) error {
 	close(s.ready)
 
 	served := make(chan error, 1)
-	go func() { served <- srv.Serve(ln) }()
+	go func() { served <- srv.Serve(limited) }()
 	select {
 	case err := <-served:
 		return fmt.Errorf("serve HTTP on %s: %w", s.addr, err)
@@ -198,6 +218,19 @@ func (s *Server) Run(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// otherFiles is how many files a process has open besides its connections, at
+// most: the embedded stores', and those of connections to others.
+const otherFiles = 256
+
+// affordable is how many connections may be open where so many files may (0:
+// nobody knows).
+func affordable(connections int, files uint64) int {
+	if files == 0 || files >= uint64(connections)+otherFiles { //nolint:gosec // G115: above 0
+		return connections
+	}
+	return max(int(files)-otherFiles, int(files)/2) //nolint:gosec // G115: below connections+otherFiles
 }
 
 // connLog takes what net/http has to say about single connections (a header

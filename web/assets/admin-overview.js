@@ -136,7 +136,7 @@ function doctor() {
 		fill(found, h('p', { class: `notice ${ok ? 'good' : 'warn'}` }, ok ? 'Every check passed.' : `${plural(checks.filter((c) => !c.ok).length, 'check')} of ${checks.length} did not pass.`),
 			h('ul', { class: 'checks' }, [...checks].sort((a, b) => a.ok - b.ok).map((c) => h('li', {},
 				h('span', { class: `dot ${c.ok ? 'good' : 'bad'}` }, h('strong', {}, c.check), h('span', { class: 'away' }, c.ok ? ' passed' : ' failed')), `: ${c.detail}`,
-				!c.ok && c.remedy ? h('div', {}, '→ ', c.remedy) : null))));
+				c.remedy ? h('div', {}, '→ ', c.remedy) : null))));
 	});
 	return section('The set-up', h('p', { class: 'soft' }, 'Looks at the database, VirtFusion’s API, the webhook’s tokens and the passes over the books. Changes nothing.'), h('p', {}, check), place, found);
 }

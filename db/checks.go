@@ -1,0 +1,128 @@
+package db
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/uptrace/bun"
+)
+
+// Lack is what our role may not do and has to.
+type Lack struct {
+	What string // "SELECT, UPDATE on public.api_keys"
+	// Statement is what the owner has to say to grant it.
+	Statement string
+}
+
+// MissingPrivileges names what the current role has to be allowed and is not.
+// It needs no privilege itself. Tables that are missing are not named: that they
+// are is another fault.
+func MissingPrivileges(ctx context.Context, idb bun.IDB) ([]Lack, error) {
+	lacks, err := queryAll(ctx, idb, func(rows *sql.Rows) (l Lack, err error) {
+		err = rows.Scan(&l.What, &l.Statement)
+		return l, err
+	}, `
+		WITH needed (name, privilege) AS (VALUES
+			('users', 'SELECT'), ('package_pricing', 'SELECT'), ('virtfusion_cron_settings', 'SELECT'), ('settings', 'SELECT'),
+			('api_keys', 'SELECT'), ('api_keys', 'UPDATE'), ('session', 'SELECT'), ('server_uptime_logs', 'SELECT'), ('transactions', 'SELECT'),
+			('virtfusion_hourly_billing', 'SELECT'), ('virtfusion_hourly_billing', 'INSERT'), ('virtfusion_hourly_billing', 'UPDATE'), ('virtfusion_hourly_billing', 'DELETE'),
+			('virtfusion_hourly_transactions', 'SELECT'), ('virtfusion_hourly_transactions', 'INSERT'), ('virtfusion_hourly_transactions', 'UPDATE'), ('virtfusion_hourly_transactions', 'DELETE')),
+		tables AS (SELECT c.oid, c.relname AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = 'public' AND c.relkind IN ('r', 'p', 'v')),
+		ours AS (SELECT n.oid FROM pg_namespace n WHERE n.nspname = 'serversync')
+		SELECT 'USAGE on the schema public', format('GRANT USAGE ON SCHEMA public TO %I;', current_user)
+			FROM pg_namespace n WHERE n.nspname = 'public' AND NOT has_schema_privilege(n.oid, 'USAGE')
+		UNION ALL
+		SELECT string_agg(n.privilege, ', ') || ' on public.' || t.name, format('GRANT %s ON public.%I TO %I;', string_agg(n.privilege, ', '), t.name, current_user)
+			FROM needed n JOIN tables t USING (name) WHERE NOT has_table_privilege(t.oid, n.privilege) GROUP BY t.name
+		UNION ALL
+		SELECT 'USAGE on the sequence public.' || s.relname, format('GRANT USAGE ON SEQUENCE public.%I TO %I;', s.relname, current_user)
+			FROM tables t JOIN pg_depend d ON d.refobjid = t.oid AND d.deptype IN ('a', 'i') JOIN pg_class s ON s.oid = d.objid
+			WHERE t.name IN ('virtfusion_hourly_billing', 'virtfusion_hourly_transactions') AND CASE WHEN s.relkind = 'S' THEN NOT has_sequence_privilege(s.oid, 'USAGE') END
+		UNION ALL
+		SELECT 'CREATE on the database, to make the schema serversync', format('CREATE SCHEMA serversync AUTHORIZATION %I;', current_user)
+			WHERE NOT EXISTS (SELECT FROM ours) AND NOT has_database_privilege(current_database(), 'CREATE')
+		UNION ALL
+		SELECT 'USAGE on the schema serversync', format('GRANT USAGE ON SCHEMA serversync TO %I;', current_user)
+			FROM ours WHERE NOT has_schema_privilege(oid, 'USAGE')
+		UNION ALL
+		SELECT 'SELECT, INSERT, UPDATE, DELETE on all tables of serversync', format('GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA serversync TO %I;', current_user)
+			WHERE EXISTS (SELECT FROM ours JOIN pg_class c ON c.relnamespace = ours.oid AND c.relkind IN ('r', 'p')
+				WHERE NOT (has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'INSERT') AND has_table_privilege(c.oid, 'UPDATE') AND has_table_privilege(c.oid, 'DELETE')))`)
+	if err != nil {
+		return nil, fmt.Errorf("read our privileges: %w", err)
+	}
+	return lacks, nil
+}
+
+// ServerState is what PostgreSQL says of itself.
+type ServerState struct {
+	// Settings by name: fsync, full_page_writes, synchronous_commit,
+	// max_connections, superuser_reserved_connections, autovacuum_freeze_max_age.
+	Settings map[string]string
+	Now      time.Time // its clock
+	// Connections that are open, of everybody.
+	Connections int64
+	// TransactionAge is how many transactions ago the oldest row was last frozen:
+	// at two thousand millions PostgreSQL refuses to write.
+	TransactionAge int64
+	// ReadOnly: it is a standby.
+	ReadOnly bool
+}
+
+// ReadServerState asks PostgreSQL about itself.
+func ReadServerState(ctx context.Context, idb bun.IDB) (ServerState, error) {
+	s := ServerState{Settings: make(map[string]string)}
+	type setting struct{ name, value string }
+	settings, err := queryAll(ctx, idb, func(rows *sql.Rows) (one setting, err error) {
+		err = rows.Scan(&one.name, &one.value)
+		return one, err
+	}, `SELECT name, setting FROM pg_settings WHERE name = ANY($1::text[])`, []string{
+		"fsync", "full_page_writes", "synchronous_commit", "max_connections", "superuser_reserved_connections", "autovacuum_freeze_max_age",
+	})
+	if err != nil {
+		return s, fmt.Errorf("read PostgreSQL's settings: %w", err)
+	}
+	for _, one := range settings {
+		s.Settings[one.name] = one.value
+	}
+	err = idb.NewRaw(`
+		SELECT clock_timestamp(), (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'),
+			(SELECT max(age(datfrozenxid)) FROM pg_database), pg_is_in_recovery()`).Scan(ctx, &s.Now, &s.Connections, &s.TransactionAge, &s.ReadOnly)
+	return s, wrap(err, "ask PostgreSQL about itself")
+}
+
+// recentLines is how many history lines are looked at for the last webhook.
+const recentLines = 10_000
+
+// LastWebhook is when VirtFusion last sent something that reached the books, on
+// its clock; nil: nothing that is still to be seen. Servers is how many the
+// inventory has.
+func LastWebhook(ctx context.Context, idb bun.IDB) (at *time.Time, servers int64, err error) {
+	err = idb.NewRaw(`
+		SELECT greatest(max(observed_at) FILTER (WHERE observed_source = 'webhook'),
+			(SELECT max(h.at) FROM (SELECT at, source FROM serversync.history ORDER BY id DESC LIMIT ?) h WHERE h.source = 'webhook')), count(*)
+		FROM serversync.servers`, recentLines).Scan(ctx, &at, &servers)
+	return at, servers, wrap(err, "look for the last webhook")
+}
+
+// OldestApproval is the run that waits longest for a person, and how many wait;
+// nil: none.
+func OldestApproval(ctx context.Context, idb bun.IDB) (id string, since *time.Time, waiting int64, err error) {
+	err = idb.NewRaw(`
+		SELECT coalesce((array_agg(id ORDER BY beat_at))[1], ''), min(beat_at), count(*) FROM serversync.runs WHERE state = 'needs_approval'`).Scan(ctx, &id, &since, &waiting)
+	return id, since, waiting, wrap(err, "look for runs that wait")
+}
+
+// ReadJobSwitch says whether SkyPANEL's billing job is switched on: as a whole,
+// and its hourly part. Known is false where nobody has saved its settings yet.
+func ReadJobSwitch(ctx context.Context, idb bun.IDB) (enabled, hourly, known bool, err error) {
+	err = idb.NewRaw(`
+		SELECT coalesce(enabled, false), coalesce(hourly_billing_enabled, true) FROM public.virtfusion_cron_settings ORDER BY id DESC LIMIT 1`).Scan(ctx, &enabled, &hourly)
+	if errors.Is(err, sql.ErrNoRows) {
+		return false, false, false, nil
+	}
+	return enabled, hourly, true, wrap(err, "read the settings of SkyPANEL's billing job")
+}
