@@ -3,6 +3,7 @@ package events
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 
@@ -36,7 +37,7 @@ func (p *Publisher) PublishAll(ctx context.Context, events []*Event) error {
 		}
 	}
 	for i, r := range requests {
-		if res := p.await(ctx, r); res.err != nil {
+		if res := p.insist(ctx, r); res.err != nil {
 			return fmt.Errorf("publish event %s of server %d: %w: %w", events[i].ID, events[i].Server.ID, ErrNotDurable, res.err)
 		}
 	}
@@ -46,7 +47,8 @@ func (p *Publisher) PublishAll(ctx context.Context, events []*Event) error {
 // publishAtomically writes a group as one atomic batch: all of it is stored, or
 // nothing. False: it was refused, and each event has to be tried by itself: one
 // of them may be there already, which sinks a batch, or the broker may not know
-// batches.
+// batches. Where there was no answer, its requests have got that for one: one by
+// one they would get none either, and take longer over it.
 func (p *Publisher) publishAtomically(group []*request) bool {
 	batch, err := jetstreamext.NewBatchPublisher(p.js)
 	if err != nil {
@@ -55,13 +57,16 @@ func (p *Publisher) publishAtomically(group []*request) bool {
 	last := len(group) - 1
 	for _, r := range group[:last] {
 		if err := batch.AddMsg(copyOf(r.msg), jetstreamext.WithBatchExpectStream(StreamName)); err != nil {
-			return false
+			return unanswered(group, err)
 		}
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), ackTimeout)
 	defer cancel()
 	ack, err := batch.CommitMsg(ctx, copyOf(group[last].msg), jetstreamext.WithBatchExpectStream(StreamName))
-	if err != nil || ack.BatchSize != uint64(len(group)) {
+	if err != nil {
+		return unanswered(group, err)
+	}
+	if ack.BatchSize != uint64(len(group)) {
 		return false
 	}
 	for i, r := range group {
@@ -70,7 +75,20 @@ func (p *Publisher) publishAtomically(group []*request) bool {
 	return true
 }
 
-// copyOf keeps a message free of the headers by which a batch is told.
+// unanswered gives a group the error of a broker that does not answer; false: it
+// has answered.
+func unanswered(group []*request, err error) bool {
+	if _, answer := errors.AsType[*jetstream.APIError](err); answer || !Passing(err) {
+		return false
+	}
+	for _, r := range group {
+		r.state = result{err: err}
+	}
+	return true
+}
+
+// copyOf keeps a message free of what it is given to be sent: the headers by which
+// a batch is told, and where the answer goes.
 func copyOf(m *nats.Msg) *nats.Msg {
 	c := nats.NewMsg(m.Subject)
 	c.Data, c.Header = m.Data, maps.Clone(m.Header)

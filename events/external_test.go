@@ -20,6 +20,16 @@ import (
 // picks one.
 func external(t *testing.T, dir string, port int, change func(*server.Options)) *server.Server {
 	t.Helper()
+	srv := launch(t, dir, port, change)
+	if !srv.ReadyForConnections(time.Minute) {
+		t.Fatal("the external broker is not ready")
+	}
+	return srv
+}
+
+// launch does not wait until it is ready.
+func launch(t *testing.T, dir string, port int, change func(*server.Options)) *server.Server {
+	t.Helper()
 	if port == 0 {
 		port = server.RANDOM_PORT
 	}
@@ -36,9 +46,6 @@ func external(t *testing.T, dir string, port int, change func(*server.Options)) 
 		srv.Shutdown()
 		srv.WaitForShutdown()
 	})
-	if !srv.ReadyForConnections(time.Minute) {
-		t.Fatal("the external broker is not ready")
-	}
 	return srv
 }
 

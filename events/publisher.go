@@ -33,8 +33,14 @@ type Ack struct {
 // the group is then synced to disk, all at once, before anybody is answered;
 // the next group is published meanwhile. Where the broker syncs each write, a
 // large group is written as one atomic batch, which costs a few flushes in all.
+//
+// While a cluster chooses a new leader it confirms nothing: for some seconds
+// ([patience]) an event is tried again, under its id, so that it is stored once
+// however often it was sent. Where the trouble lasts, events are refused at
+// once, each after one try, until one is confirmed.
 type Publisher struct {
 	js      jetstream.JetStream
+	trouble trouble
 	durable durability
 	queue   chan *request
 	sent    chan *sentGroup // groups to be acknowledged, synced and answered
@@ -63,12 +69,15 @@ type sentGroup struct {
 // groupLimit is the most events committed together.
 const groupLimit = 512
 
-// ackTimeout bounds the wait for the broker's confirmation of one event.
-const ackTimeout = 5 * time.Second
+// ackTimeout bounds the wait for the broker's confirmation of one event: a leader
+// that dies takes its answers with it, and whoever waits for ours has time left
+// for another try.
+const ackTimeout = 2 * time.Second
 
 // NewPublisher starts a publisher; [Publisher.Close] ends it.
 func NewPublisher(nc *nats.Conn, opts ...Option) (*Publisher, error) {
 	js, err := jetstream.New(nc,
+		jetstream.WithDefaultTimeout(ackTimeout),
 		jetstream.WithPublishAsyncTimeout(ackTimeout),
 		jetstream.WithPublishAsyncMaxPending(4*groupLimit))
 	if err != nil {
@@ -98,7 +107,7 @@ func (p *Publisher) Publish(ctx context.Context, e *Event) (Ack, error) {
 	if err := p.enqueue(ctx, r); err != nil {
 		return Ack{}, fmt.Errorf("publish event %s: %w: %w", e.ID, ErrNotDurable, err)
 	}
-	res := p.await(ctx, r)
+	res := p.insist(ctx, r)
 	if res.err != nil {
 		return Ack{}, fmt.Errorf("publish event %s of server %d: %w: %w", e.ID, e.Server.ID, ErrNotDurable, res.err)
 	}
@@ -129,6 +138,36 @@ func (p *Publisher) enqueue(ctx context.Context, r *request) error {
 		return nil
 	}
 }
+
+// insist waits for the answer to a request that is in the queue, and tries again
+// what was not confirmed because the broker or its leader is away, for as long
+// as that is new.
+func (p *Publisher) insist(ctx context.Context, r *request) result {
+	for {
+		res := p.await(ctx, r)
+		if res.err == nil || ctx.Err() != nil || !Passing(res.err) {
+			return res
+		}
+		if lasts, _ := p.trouble.look(time.Now()); lasts > patience {
+			return res
+		}
+		pause := time.NewTimer(retryPause)
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+		case <-p.stopped:
+		}
+		pause.Stop()
+		r = &request{msg: copyOf(r.msg), reply: make(chan result, 1)}
+		if err := p.enqueue(ctx, r); err != nil {
+			return res
+		}
+	}
+}
+
+// Trouble says for how long the broker has confirmed no event, and why, as far
+// as anybody has tried lately; 0 and nil: all is well.
+func (p *Publisher) Trouble() (time.Duration, error) { return p.trouble.look(time.Now()) }
 
 // await waits for the answer to a request that is in the queue.
 func (p *Publisher) await(ctx context.Context, r *request) result {
@@ -200,6 +239,7 @@ func (p *Publisher) settle() {
 		groups := p.waiting(group)
 		for _, g := range groups {
 			g.acknowledge()
+			p.trouble.note(g.verdict(), time.Now())
 		}
 		err := p.durable.sync() // after the last acknowledgement, before the first answer
 		for _, g := range groups {
@@ -211,6 +251,18 @@ func (p *Publisher) settle() {
 			}
 		}
 	}
+}
+
+// verdict is nil when an event of the group was confirmed, else what kept the
+// last from it.
+func (g *sentGroup) verdict() error {
+	var err error
+	for _, r := range g.requests {
+		if err = r.state.err; err == nil {
+			return nil
+		}
+	}
+	return err
 }
 
 // waiting adds the groups that wait to one.

@@ -23,6 +23,8 @@ const (
 	// readIdle is how long nothing may come before the broker is asked whether
 	// there is more.
 	readIdle = 2 * time.Second
+	// readPatience is how long a broker may be away before a reading ends.
+	readPatience = 30 * time.Second
 	// forgetReader is how long the broker keeps a consumer whose process died.
 	forgetReader = time.Minute
 )
@@ -181,7 +183,8 @@ type reader struct {
 	messages jetstream.MessagesContext
 	more     bool // there may be messages after next
 	next     jetstream.Msg
-	sequence uint64 // next's
+	sequence uint64        // next's
+	silent   time.Duration // since when the broker says nothing of it
 }
 
 // reader makes a consumer; nil: there is nothing for it.
@@ -216,6 +219,13 @@ func (rd *reader) fill(ctx context.Context) error {
 		case errors.Is(err, context.DeadlineExceeded), errors.Is(err, nats.ErrTimeout):
 			// What was announced may have been cut off meanwhile.
 			info, err := rd.consumer.Info(ctx)
+			if Passing(err) || errors.Is(err, jetstream.ErrConsumerNotFound) {
+				// Its leader is gone, and it with it: the client makes another one,
+				// which goes on where this one was.
+				if rd.silent += readIdle; rd.silent < readPatience {
+					continue
+				}
+			}
 			if err != nil {
 				return err
 			}
@@ -224,6 +234,7 @@ func (rd *reader) fill(ctx context.Context) error {
 		case err != nil:
 			return err
 		}
+		rd.silent = 0
 		meta, err := m.Metadata()
 		if err != nil {
 			return err

@@ -153,7 +153,7 @@ func examineService(ctx context.Context, url string) []finding {
 
 func examineBroker(ctx context.Context, c *config) []finding {
 	f := finding{Check: "broker", Remedy: "check NATS_URL and NATS_CREDS, that the server runs, and that JetStream is on for the account"}
-	nc, err := events.Dial(c.natsURL, c.natsCreds, zerolog.Nop())
+	nc, err := events.Dial(c.natsURL, c.natsCreds, zerolog.Nop(), c.natsTLS())
 	if err != nil {
 		f.Detail = err.Error()
 		return []finding{f}
