@@ -31,17 +31,42 @@ func (p *Publisher) PublishAll(ctx context.Context, events []*Event) error {
 			return err
 		}
 	}
+	pending := requests
+	for {
+		left, err := p.tryAll(ctx, pending)
+		if err == nil {
+			return nil
+		}
+		if !p.again(ctx, err) {
+			return fmt.Errorf("publish %d of %d events: %w: %w", len(left), len(requests), ErrNotDurable, err)
+		}
+		pending = left
+	}
+}
+
+// tryAll puts requests in the queue, so that they form groups, and waits for all
+// answers. It returns those that were not confirmed, to be made again, and what
+// kept the first of them from it that another try would not mend, or else the
+// last.
+func (p *Publisher) tryAll(ctx context.Context, requests []*request) (left []*request, err error) {
+	queued := len(requests)
 	for i, r := range requests {
-		if err := p.enqueue(ctx, r); err != nil {
-			return fmt.Errorf("publish %d events: %w: %w", len(events)-i, ErrNotDurable, err)
+		if err = p.enqueue(ctx, r); err != nil {
+			queued = i
+			break
 		}
 	}
-	for i, r := range requests {
-		if res := p.insist(ctx, r); res.err != nil {
-			return fmt.Errorf("publish event %s of server %d: %w: %w", events[i].ID, events[i].Server.ID, ErrNotDurable, res.err)
+	for _, r := range requests[:queued] {
+		res := p.await(ctx, r)
+		if res.err == nil {
+			continue
+		}
+		left = append(left, r.repeated())
+		if err == nil || Passing(err) {
+			err = res.err
 		}
 	}
-	return nil
+	return append(left, requests[queued:]...), err
 }
 
 // publishAtomically writes a group as one atomic batch: all of it is stored, or

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -247,6 +248,12 @@ func TestPublishingOutlivesTheStreamsLeader(t *testing.T) {
 		})
 		ids = append(ids, e.ID)
 	}
+	wantOnce(t, js, ids)
+}
+
+// wantOnce checks that each event is on the stream, once.
+func wantOnce(t *testing.T, js jetstream.JetStream, ids []string) {
+	t.Helper()
 	stored := make(map[string]int)
 	insist(t, func(ctx context.Context) error {
 		clear(stored)
@@ -268,6 +275,105 @@ func TestPublishingOutlivesTheStreamsLeader(t *testing.T) {
 			t.Errorf("event %s is %d times on the stream", id, stored[id])
 		}
 	}
+}
+
+// The same for the atomic batches in which many events are stored at once.
+func TestBatchesOutliveTheStreamsLeader(t *testing.T) {
+	t.Parallel()
+	servers, _ := cluster(t)
+	js := reachAll(t, servers)
+	insist(t, func(ctx context.Context) error {
+		_, err := events.EnsureStream(ctx, js, small(0))
+		return err
+	})
+	publisher := publisherOn(t, js)
+	var ids []string
+	for round := range int64(6) {
+		all := many(1000*(round+1), 200)
+		published := make(chan struct{})
+		go func() {
+			defer close(published)
+			insist(t, func(ctx context.Context) error { return publisher.PublishAll(ctx, all) })
+		}()
+		if round < 5 {
+			_, _ = js.Conn().RequestWithContext(t.Context(), "$JS.API.STREAM.LEADER.STEPDOWN."+events.StreamName, nil) // it may be moving
+		} else {
+			leader := leaderOf(t, js, servers)
+			leader.Shutdown()
+			leader.WaitForShutdown()
+		}
+		<-published
+		for _, e := range all {
+			ids = append(ids, e.ID)
+		}
+	}
+	wantOnce(t, js, ids)
+}
+
+// many are events about as many servers.
+func many(first, count int64) []*events.Event {
+	all := make([]*events.Event, count)
+	for i := range all {
+		e := sample(first + int64(i))
+		all[i] = &e
+	}
+	return all
+}
+
+// A replay reads on, each event once and in order, when the server is lost that
+// it reads from.
+func TestReadingOutlivesItsServer(t *testing.T) {
+	t.Parallel()
+	servers, _ := cluster(t)
+	js := reachAll(t, servers)
+	insist(t, func(ctx context.Context) error {
+		_, err := events.EnsureStream(ctx, js, small(0))
+		return err
+	})
+	publisher := publisherOn(t, js)
+	all := many(1, 3000)
+	insist(t, func(ctx context.Context) error { return publisher.PublishAll(ctx, all) })
+	var want, got []int64
+	for _, e := range all {
+		want = append(want, e.Server.ID)
+	}
+	replayer := events.NewReplayer(js, publisher)
+	past := events.Past{Owners: []int64{7}, Last: uint64(len(all))}
+	err := replayer.Read(t.Context(), past, func(e *events.Event) error {
+		if got = append(got, e.Server.ID); len(got) == 50 {
+			server := readerAt(t, js, servers)
+			server.Shutdown()
+			server.WaitForShutdown()
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%d events were read, %d are there, or they are in another order", len(got), len(want))
+	}
+}
+
+// readerAt is the server at which a replay's consumer is.
+func readerAt(t *testing.T, js jetstream.JetStream, servers []*server.Server) *server.Server {
+	t.Helper()
+	stream, err := js.Stream(t.Context(), events.StreamName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for info := range stream.ListConsumers(t.Context()).Info() {
+		if info.Name == events.ConsumerName {
+			continue
+		}
+		for _, s := range servers {
+			if info.Cluster != nil && info.Cluster.Leader == s.Name() {
+				return s
+			}
+		}
+	}
+	t.Fatal("nobody reads")
+	return nil
 }
 
 // Without a majority nothing is confirmed, which is said in time, at once when

@@ -104,9 +104,6 @@ func (p *Publisher) Publish(ctx context.Context, e *Event) (Ack, error) {
 	if err != nil {
 		return Ack{}, err
 	}
-	if err := p.enqueue(ctx, r); err != nil {
-		return Ack{}, fmt.Errorf("publish event %s: %w: %w", e.ID, ErrNotDurable, err)
-	}
 	res := p.insist(ctx, r)
 	if res.err != nil {
 		return Ack{}, fmt.Errorf("publish event %s of server %d: %w: %w", e.ID, e.Server.ID, ErrNotDurable, res.err)
@@ -139,30 +136,45 @@ func (p *Publisher) enqueue(ctx context.Context, r *request) error {
 	}
 }
 
-// insist waits for the answer to a request that is in the queue, and tries again
-// what was not confirmed because the broker or its leader is away, for as long
-// as that is new.
+// insist puts a request in the queue and waits for its answer, again and again
+// while that is worth it.
 func (p *Publisher) insist(ctx context.Context, r *request) result {
 	for {
-		res := p.await(ctx, r)
-		if res.err == nil || ctx.Err() != nil || !Passing(res.err) {
+		res := p.try(ctx, r)
+		if res.err == nil || !p.again(ctx, res.err) {
 			return res
 		}
-		if lasts, _ := p.trouble.look(time.Now()); lasts > patience {
-			return res
-		}
-		pause := time.NewTimer(retryPause)
-		select {
-		case <-pause.C:
-		case <-ctx.Done():
-		case <-p.stopped:
-		}
-		pause.Stop()
-		r = &request{msg: copyOf(r.msg), reply: make(chan result, 1)}
-		if err := p.enqueue(ctx, r); err != nil {
-			return res
-		}
+		r = r.repeated()
 	}
+}
+
+func (p *Publisher) try(ctx context.Context, r *request) result {
+	if err := p.enqueue(ctx, r); err != nil {
+		return result{err: err}
+	}
+	return p.await(ctx, r)
+}
+
+// again pauses and reports true when what was not confirmed is worth another
+// try: the broker or its leader is away, and that is new.
+func (p *Publisher) again(ctx context.Context, err error) bool {
+	if lasts, _ := p.Trouble(); lasts > patience || !Passing(err) || ctx.Err() != nil {
+		return false
+	}
+	pause := time.NewTimer(retryPause)
+	defer pause.Stop()
+	select {
+	case <-pause.C:
+		return true
+	case <-ctx.Done():
+	case <-p.stopped:
+	}
+	return false
+}
+
+// repeated is the same request, to be made again.
+func (r *request) repeated() *request {
+	return &request{msg: copyOf(r.msg), reply: make(chan result, 1)}
 }
 
 // Trouble says for how long the broker has confirmed no event, and why, as far

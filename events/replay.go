@@ -22,7 +22,12 @@ const (
 	filtersAtOnce = 200
 	// readIdle is how long nothing may come before the broker is asked whether
 	// there is more.
-	readIdle = 2 * time.Second
+	readIdle = 3 * time.Second
+	// readBeat is how often the broker says that it is there. Twice without, which
+	// has to be before readIdle, the reader is made anew, at another server;
+	// readTries is how often that is tried, with pauses of up to 10 s.
+	readBeat  = time.Second
+	readTries = 5
 	// readPatience is how long a broker may be away before a reading ends.
 	readPatience = 30 * time.Second
 	// forgetReader is how long the broker keeps a consumer whose process died.
@@ -191,6 +196,7 @@ type reader struct {
 func (r *Replayer) reader(ctx context.Context, past Past, filters []string, headersOnly bool) (*reader, error) {
 	config := jetstream.OrderedConsumerConfig{
 		FilterSubjects: filters, DeliverPolicy: jetstream.DeliverAllPolicy, HeadersOnly: headersOnly, InactiveThreshold: forgetReader,
+		MaxResetAttempts: readTries,
 	}
 	if !past.Since.IsZero() {
 		config.DeliverPolicy, config.OptStartTime = jetstream.DeliverByStartTimePolicy, &past.Since
@@ -203,7 +209,7 @@ func (r *Replayer) reader(ctx context.Context, past Past, filters []string, head
 		return nil, nil //nolint:nilnil // nothing to read is an answer
 	}
 	rd := &reader{past: &past, consumer: consumer, more: true}
-	rd.messages, err = consumer.Messages()
+	rd.messages, err = consumer.Messages(jetstream.PullHeartbeat(readBeat))
 	return rd, err
 }
 

@@ -23,10 +23,11 @@ const DrainTimeout = 2 * time.Minute
 func Drained(ctx context.Context, database *bun.DB, accepted []Accepted) (lost []string) {
 	deadline, cancel := context.WithTimeout(ctx, DrainTimeout)
 	defer cancel()
+	var settling int
 	for {
 		missing, err := Missing(deadline, database, accepted)
-		var settling int
 		if err == nil {
+			lost = missing
 			err = database.NewRaw(`SELECT count(*) FROM serversync.servers WHERE status = 'settling' AND confirmed AND ask = ''`).Scan(deadline, &settling)
 		}
 		if err == nil && len(missing) == 0 && settling == 0 {
@@ -34,12 +35,12 @@ func Drained(ctx context.Context, database *bun.DB, accepted []Accepted) (lost [
 		}
 		if deadline.Err() != nil {
 			if settling > 0 {
-				missing = append(missing, fmt.Sprintf("%d servers are still settling", settling))
+				lost = append(lost, fmt.Sprintf("%d servers are still settling", settling))
 			}
-			if len(missing) == 0 {
-				missing = append(missing, fmt.Sprintf("the books cannot be read: %v", err))
+			if len(lost) == 0 {
+				lost = append(lost, fmt.Sprintf("the books could not be read: %v", err))
 			}
-			return missing
+			return lost
 		}
 		Pause(deadline, 100*time.Millisecond)
 	}
