@@ -13,21 +13,21 @@ import (
 // Passing reports that an error of the broker's says that it, or its leader, is
 // away for now: the same will succeed later. No event is to blame.
 func Passing(err error) bool {
-	if api, ok := errors.AsType[*jetstream.APIError](err); ok {
-		switch api.ErrorCode {
-		case noPeers, notAvailable, notLeader, streamOffline, inProcess, consumerOffline, batchIncomplete:
-			return true
-		default:
-			return false
-		}
-	}
 	for _, away := range []error{
 		nats.ErrTimeout, nats.ErrNoResponders, nats.ErrDisconnected, nats.ErrNoServers, nats.ErrConnectionReconnecting, nats.ErrReconnectBufExceeded,
 		jetstream.ErrNoStreamResponse, jetstream.ErrAsyncPublishTimeout, jetstream.ErrNoHeartbeat, jetstream.ErrConsumerLeadershipChanged,
 		jetstream.ErrServerShutdown, context.DeadlineExceeded,
+		jetstream.ErrJetStreamNotEnabled, // also what a server leads to believe that has just started
 	} {
 		if errors.Is(err, away) {
 			return true
+		}
+	}
+	if api, ok := errors.AsType[*jetstream.APIError](err); ok {
+		switch api.ErrorCode {
+		case noPeers, notAvailable, notLeader, streamOffline, inProcess, consumerOffline, batchIncomplete:
+			return true
+		default: // an answer
 		}
 	}
 	return false

@@ -98,6 +98,54 @@ func TestAStreamThatDoesNotFitIsToldSo(t *testing.T) {
 	}
 }
 
+// A server that answers and confirms nothing is left for one that does.
+func TestAUselessServerIsLeft(t *testing.T) {
+	t.Parallel()
+	useless := external(t, t.TempDir(), 0, func(o *server.Options) { o.JetStream = false })
+	place := freeAddress(t)
+	nc, err := events.Dial(useless.ClientURL()+",nats://"+place, "", zerolog.Nop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	if !nc.IsConnected() || nc.ConnectedUrl() != useless.ClientURL() {
+		t.Fatalf("connected to %q", nc.ConnectedUrl())
+	}
+	_, text, err := net.SplitHostPort(place)
+	if err != nil {
+		t.Fatal(err)
+	}
+	port, err := strconv.Atoi(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	useful := external(t, t.TempDir(), port, nil)
+	if _, err := events.EnsureStream(t.Context(), connect(t, useful.ClientURL()), events.StreamOptions{MaxBytes: 1 << 20}); err != nil {
+		t.Fatal(err)
+	}
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	publisher, err := events.NewPublisher(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer publisher.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	roaming := make(chan error, 1)
+	go func() { roaming <- events.Roam(ctx, js, publisher, zerolog.Nop()) }()
+	e := sample(1)
+	insist(t, func(ctx context.Context) error {
+		_, err := publisher.Publish(ctx, &e)
+		return err
+	})
+	cancel()
+	if err := <-roaming; err != nil {
+		t.Errorf("Roam = %v at the end of its context", err)
+	}
+}
+
 func TestABrokerThatComesAndGoes(t *testing.T) {
 	t.Parallel()
 	// A port that nobody listens on yet.

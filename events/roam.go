@@ -30,8 +30,12 @@ func Roam(ctx context.Context, js jetstream.JetStream, p *Publisher, log zerolog
 			return nil
 		case <-ticker.C:
 		}
+		if !nc.IsConnected() || len(nc.Servers()) < 2 {
+			useless = 0
+			continue
+		}
 		err := useful(ctx, js, p)
-		if err == nil || !nc.IsConnected() || len(nc.Servers()) < 2 {
+		if err == nil {
 			useless = 0
 			continue
 		}
