@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -74,8 +75,8 @@ func (p *Publisher) tryAll(ctx context.Context, requests []*request) (left []*re
 // of them may be there already, which sinks a batch, or the broker may not know
 // batches. Where there was no answer, its requests have got that for one: one by
 // one they would get none either, and take longer over it.
-func (p *Publisher) publishAtomically(group []*request) bool {
-	batch, err := jetstreamext.NewBatchPublisher(p.js)
+func (p *Publisher) publishAtomically(group []*request, patient time.Duration) bool {
+	batch, err := jetstreamext.NewBatchPublisher(p.js, jetstreamext.BatchFlowControl{AckFirst: true, AckTimeout: patient})
 	if err != nil {
 		return false
 	}
@@ -85,7 +86,7 @@ func (p *Publisher) publishAtomically(group []*request) bool {
 			return unanswered(group, err)
 		}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), ackTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), patient)
 	defer cancel()
 	ack, err := batch.CommitMsg(ctx, copyOf(group[last].msg), jetstreamext.WithBatchExpectStream(StreamName))
 	if err != nil {

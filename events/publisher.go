@@ -64,21 +64,27 @@ type result struct {
 type sentGroup struct {
 	requests []*request
 	futures  []jetstream.PubAckFuture // nil: its request has its answer already
+	deadline time.Time                // of the broker's word on futures
 }
 
 // groupLimit is the most events committed together.
 const groupLimit = 512
 
-// ackTimeout bounds the wait for the broker's confirmation of one event: a leader
-// that dies takes its answers with it, and whoever waits for ours has time left
-// for another try.
-const ackTimeout = 2 * time.Second
+const (
+	// ackTimeout bounds the wait for the broker's confirmation of one event: a
+	// leader that dies takes its answers with it, and whoever waits for ours has
+	// time left for another try. Each event that is under way besides may take a
+	// busy disk ackEach.
+	ackTimeout = 2 * time.Second
+	ackEach    = 8 * time.Millisecond
+	// ackForgotten is when the client forgets an event that nobody confirmed.
+	ackForgotten = 15 * time.Second
+)
 
 // NewPublisher starts a publisher; [Publisher.Close] ends it.
 func NewPublisher(nc *nats.Conn, opts ...Option) (*Publisher, error) {
 	js, err := jetstream.New(nc,
-		jetstream.WithDefaultTimeout(ackTimeout),
-		jetstream.WithPublishAsyncTimeout(ackTimeout),
+		jetstream.WithPublishAsyncTimeout(ackForgotten),
 		jetstream.WithPublishAsyncMaxPending(4*groupLimit))
 	if err != nil {
 		return nil, fmt.Errorf("use JetStream: %w", err)
@@ -295,6 +301,8 @@ func (p *Publisher) waiting(group *sentGroup) []*sentGroup {
 
 // acknowledge waits for the broker's word on each event.
 func (g *sentGroup) acknowledge() {
+	late := time.NewTimer(time.Until(g.deadline))
+	defer late.Stop()
 	for i, future := range g.futures {
 		if future == nil {
 			continue
@@ -304,13 +312,22 @@ func (g *sentGroup) acknowledge() {
 			g.requests[i].state = result{ack: Ack{Sequence: ack.Sequence, Duplicate: ack.Duplicate}}
 		case err := <-future.Err():
 			g.requests[i].state = result{err: err}
+		case <-late.C:
+			late.Reset(0) // for those after it
+			g.requests[i].state = result{err: jetstream.ErrAsyncPublishTimeout}
 		}
 	}
 }
 
+// ackLimit bounds the wait for the broker's word on so many events.
+func (p *Publisher) ackLimit(count int) time.Duration {
+	return ackTimeout + time.Duration(p.js.PublishAsyncPending()+count)*ackEach
+}
+
 // send gives a group to the broker.
 func (p *Publisher) send(group []*request) *sentGroup {
-	sent := &sentGroup{requests: group}
+	patient := p.ackLimit(len(group))
+	sent := &sentGroup{requests: group, deadline: time.Now().Add(patient)}
 	if !p.js.Conn().IsConnected() {
 		// Known to be away: say so at once rather than after a timeout.
 		for _, r := range group {
@@ -318,7 +335,7 @@ func (p *Publisher) send(group []*request) *sentGroup {
 		}
 		return sent
 	}
-	if !p.durable.byGroup() && len(group) >= batchLeast && p.publishAtomically(group) {
+	if !p.durable.byGroup() && len(group) >= batchLeast && p.publishAtomically(group, patient) {
 		return sent
 	}
 	sent.futures = make([]jetstream.PubAckFuture, len(group))
