@@ -18,8 +18,8 @@ BENCH ?= .
 BENCHTIME ?= 1s
 FUZZ ?= .
 FUZZTIME ?= 20s
-# For `make bench`, `make profile`, `make chaos` and `make powercut`: how many rounds; empty: 5, 1, 20 and 5. For the
-# last two: which; empty: others each time.
+# For `make bench`, `make profile`, `make chaos`, `make cluster` and `make powercut`: how many rounds; empty: 5, 1, 20,
+# 15 and 5. For the last three: which; empty: others each time.
 ROUNDS ?=
 SEED ?=
 
@@ -81,6 +81,12 @@ fuzz: ## Run each fuzz test for a while (FUZZ=regexp, FUZZTIME=20s)
 chaos: need-postgresql build ## Crash the service again and again and check the books (ROUNDS=20, SEED=n)
 	@go build -buildvcs=false -o bin/chaos ./cmd/chaos
 	@exec bin/chaos -rounds $(or $(ROUNDS),20) $(if $(SEED),-seed $(SEED))
+
+.PHONY: cluster
+cluster: need-postgresql build ## Lose machines of a cluster again and again and check the books (ROUNDS=15, SEED=n)
+	@go build -buildvcs=false -o bin/nats-server github.com/nats-io/nats-server/v2
+	@go build -buildvcs=false -o bin/cluster ./cmd/cluster
+	@exec bin/cluster -rounds $(or $(ROUNDS),15) $(if $(SEED),-seed $(SEED))
 
 .PHONY: powercut
 powercut: build ## Cut the power of a virtual machine with the service and check its stream (ROUNDS=5, SEED=n)

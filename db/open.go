@@ -3,6 +3,8 @@ package db
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
+	"errors"
 	"fmt"
 	"time"
 
@@ -30,7 +32,8 @@ func WithApplicationName(name string) Option { return func(o *options) { o.appNa
 
 // Open returns a bun database over pgx. It connects lazily: an error means
 // that the DSN cannot be parsed, never that the server is away. The DSN is a
-// URL or a keyword/value string as libpq reads it.
+// URL or a keyword/value string as libpq reads it; of several hosts the first is
+// used that fits target_session_attrs.
 func Open(dsn string, opts ...Option) (*bun.DB, error) {
 	o := options{maxConns: 10, appName: "serversync"}
 	for _, opt := range opts {
@@ -46,14 +49,43 @@ func Open(dsn string, opts ...Option) (*bun.DB, error) {
 	if cfg.ConnectTimeout == 0 {
 		cfg.ConnectTimeout = 10 * time.Second
 	}
-	pool := stdlib.OpenDB(*cfg, stdlib.OptionAfterConnect(prepareSession))
+	pool := stdlib.OpenDB(*cfg, stdlib.OptionAfterConnect(prepareSession), stdlib.OptionResetSession(leaveStandby))
 	pool.SetMaxOpenConns(o.maxConns)
 	pool.SetMaxIdleConns(o.maxConns)
 	pool.SetConnMaxIdleTime(5 * time.Minute)
 	return bun.NewDB(pool, pgdialect.New()), nil
 }
 
-// prepareSession fixes what a batch's statements rely on. Plans are made anew
+// leaveStandby has the pool drop a connection to a server that only reads, when
+// it is taken up again: after a failover the name may lead to another one by
+// now. PostgreSQL tells its clients by itself what it is.
+func leaveStandby(_ context.Context, conn *pgx.Conn) error {
+	if conn.PgConn().ParameterStatus("in_hot_standby") == "on" {
+		return driver.ErrBadConn
+	}
+	return nil
+}
+
+// ErrReadOnly means that the server is a standby, or lets us read alone.
+var ErrReadOnly = errors.New("this PostgreSQL is read-only; see that DATABASE_URL leads to the primary: list all hosts, and add target_session_attrs=read-write")
+
+// Writable returns nil when the database answers and can be written to, and
+// [ErrReadOnly] when it answers and cannot.
+func Writable(ctx context.Context, database *bun.DB) error {
+	var readOnly bool
+	if err := database.NewRaw(`SELECT current_setting('transaction_read_only')::bool`).Scan(ctx, &readOnly); err != nil {
+		return err
+	}
+	if readOnly {
+		return ErrReadOnly
+	}
+	return nil
+}
+
+// prepareSession fixes what a batch's statements rely on. A client that vanished
+// without a word, with its machine, is given up after half a minute, not after
+// the hours that are the kernel's default: its locks on servers, and on the
+// lead, would keep everybody else waiting. Plans are made anew
 // for each execution: a generic plan cached while a table was nearly empty
 // would go on scanning it as it grows, and planning costs little beside a
 // batch. A page at random costs about as much as the next one: by PostgreSQL's
@@ -62,7 +94,8 @@ func Open(dsn string, opts ...Option) (*bun.DB, error) {
 // than as a start-up parameter, since connection poolers refuse unknown
 // start-up parameters.
 func prepareSession(ctx context.Context, conn *pgx.Conn) error {
-	if _, err := conn.Exec(ctx, `SET plan_cache_mode = force_custom_plan; SET random_page_cost = 1.1; SET TIME ZONE 'UTC'`); err != nil {
+	if _, err := conn.Exec(ctx, `SET plan_cache_mode = force_custom_plan; SET random_page_cost = 1.1; SET TIME ZONE 'UTC';
+		SET tcp_keepalives_idle = 15; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3`); err != nil {
 		return fmt.Errorf("prepare the database session: %w", err)
 	}
 	return nil

@@ -2,8 +2,10 @@ package events
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -29,38 +31,67 @@ func (p *Publisher) PublishAll(ctx context.Context, events []*Event) error {
 			return err
 		}
 	}
+	pending := requests
+	for {
+		left, err := p.tryAll(ctx, pending)
+		if err == nil {
+			return nil
+		}
+		if !p.again(ctx, err) {
+			return fmt.Errorf("publish %d of %d events: %w: %w", len(left), len(requests), ErrNotDurable, err)
+		}
+		pending = left
+	}
+}
+
+// tryAll puts requests in the queue, so that they form groups, and waits for all
+// answers. It returns those that were not confirmed, to be made again, and what
+// kept the first of them from it that another try would not mend, or else the
+// last.
+func (p *Publisher) tryAll(ctx context.Context, requests []*request) (left []*request, err error) {
+	queued := len(requests)
 	for i, r := range requests {
-		if err := p.enqueue(ctx, r); err != nil {
-			return fmt.Errorf("publish %d events: %w: %w", len(events)-i, ErrNotDurable, err)
+		if err = p.enqueue(ctx, r); err != nil {
+			queued = i
+			break
 		}
 	}
-	for i, r := range requests {
-		if res := p.await(ctx, r); res.err != nil {
-			return fmt.Errorf("publish event %s of server %d: %w: %w", events[i].ID, events[i].Server.ID, ErrNotDurable, explain(res.err))
+	for _, r := range requests[:queued] {
+		res := p.await(ctx, r)
+		if res.err == nil {
+			continue
+		}
+		left = append(left, r.repeated())
+		if err == nil || Passing(err) {
+			err = res.err
 		}
 	}
-	return nil
+	return append(left, requests[queued:]...), err
 }
 
 // publishAtomically writes a group as one atomic batch: all of it is stored, or
 // nothing. False: it was refused, and each event has to be tried by itself: one
 // of them may be there already, which sinks a batch, or the broker may not know
-// batches.
-func (p *Publisher) publishAtomically(group []*request) bool {
-	batch, err := jetstreamext.NewBatchPublisher(p.js)
+// batches. Where there was no answer, its requests have got that for one: one by
+// one they would get none either, and take longer over it.
+func (p *Publisher) publishAtomically(group []*request, patient time.Duration) bool {
+	batch, err := jetstreamext.NewBatchPublisher(p.js, jetstreamext.BatchFlowControl{AckFirst: true, AckTimeout: patient})
 	if err != nil {
 		return false
 	}
 	last := len(group) - 1
 	for _, r := range group[:last] {
 		if err := batch.AddMsg(copyOf(r.msg), jetstreamext.WithBatchExpectStream(StreamName)); err != nil {
-			return false
+			return unanswered(group, err)
 		}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), ackTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), patient)
 	defer cancel()
 	ack, err := batch.CommitMsg(ctx, copyOf(group[last].msg), jetstreamext.WithBatchExpectStream(StreamName))
-	if err != nil || ack.BatchSize != uint64(len(group)) {
+	if err != nil {
+		return unanswered(group, err)
+	}
+	if ack.BatchSize != uint64(len(group)) {
 		return false
 	}
 	for i, r := range group {
@@ -69,7 +100,20 @@ func (p *Publisher) publishAtomically(group []*request) bool {
 	return true
 }
 
-// copyOf keeps a message free of the headers by which a batch is told.
+// unanswered gives a group the error of a broker that does not answer; false: it
+// has answered.
+func unanswered(group []*request, err error) bool {
+	if _, answer := errors.AsType[*jetstream.APIError](err); answer || !Passing(err) {
+		return false
+	}
+	for _, r := range group {
+		r.state = result{err: err}
+	}
+	return true
+}
+
+// copyOf keeps a message free of what it is given to be sent: the headers by which
+// a batch is told, and where the answer goes.
 func copyOf(m *nats.Msg) *nats.Msg {
 	c := nats.NewMsg(m.Subject)
 	c.Data, c.Header = m.Data, maps.Clone(m.Header)

@@ -20,6 +20,16 @@ import (
 // picks one.
 func external(t *testing.T, dir string, port int, change func(*server.Options)) *server.Server {
 	t.Helper()
+	srv := launch(t, dir, port, change)
+	if !srv.ReadyForConnections(time.Minute) {
+		t.Fatal("the external broker is not ready")
+	}
+	return srv
+}
+
+// launch does not wait until it is ready.
+func launch(t *testing.T, dir string, port int, change func(*server.Options)) *server.Server {
+	t.Helper()
 	if port == 0 {
 		port = server.RANDOM_PORT
 	}
@@ -36,9 +46,6 @@ func external(t *testing.T, dir string, port int, change func(*server.Options)) 
 		srv.Shutdown()
 		srv.WaitForShutdown()
 	})
-	if !srv.ReadyForConnections(time.Minute) {
-		t.Fatal("the external broker is not ready")
-	}
 	return srv
 }
 
@@ -88,6 +95,54 @@ func TestAStreamThatDoesNotFitIsToldSo(t *testing.T) {
 	js := connect(t, srv.ClientURL())
 	if _, err := events.EnsureStream(t.Context(), js, events.StreamOptions{}); err == nil || !strings.Contains(err.Error(), "no room") {
 		t.Errorf("EnsureStream = %v; it must say that there is no room", err)
+	}
+}
+
+// A server that answers and confirms nothing is left for one that does.
+func TestAUselessServerIsLeft(t *testing.T) {
+	t.Parallel()
+	useless := external(t, t.TempDir(), 0, func(o *server.Options) { o.JetStream = false })
+	place := freeAddress(t)
+	nc, err := events.Dial(useless.ClientURL()+",nats://"+place, "", zerolog.Nop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	if !nc.IsConnected() || nc.ConnectedUrl() != useless.ClientURL() {
+		t.Fatalf("connected to %q", nc.ConnectedUrl())
+	}
+	_, text, err := net.SplitHostPort(place)
+	if err != nil {
+		t.Fatal(err)
+	}
+	port, err := strconv.Atoi(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	useful := external(t, t.TempDir(), port, nil)
+	if _, err := events.EnsureStream(t.Context(), connect(t, useful.ClientURL()), events.StreamOptions{MaxBytes: 1 << 20}); err != nil {
+		t.Fatal(err)
+	}
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	publisher, err := events.NewPublisher(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer publisher.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	roaming := make(chan error, 1)
+	go func() { roaming <- events.Roam(ctx, js, publisher, zerolog.Nop()) }()
+	e := sample(1)
+	insist(t, func(ctx context.Context) error {
+		_, err := publisher.Publish(ctx, &e)
+		return err
+	})
+	cancel()
+	if err := <-roaming; err != nil {
+		t.Errorf("Roam = %v at the end of its context", err)
 	}
 }
 

@@ -34,8 +34,14 @@ type Ack struct {
 // the group is then synced to disk, all at once, before anybody is answered;
 // the next group is published meanwhile. Where the broker syncs each write, a
 // large group is written as one atomic batch, which costs a few flushes in all.
+//
+// While a cluster chooses a new leader it confirms nothing: for some seconds
+// ([patience]) an event is tried again, under its id, so that it is stored once
+// however often it was sent. Where the trouble lasts, events are refused at
+// once, each after one try, until one is confirmed.
 type Publisher struct {
 	js      jetstream.JetStream
+	trouble trouble
 	durable durability
 	queue   chan *request
 	sent    chan *sentGroup // groups to be acknowledged, synced and answered
@@ -61,18 +67,27 @@ type result struct {
 type sentGroup struct {
 	requests []*request
 	futures  []jetstream.PubAckFuture // nil: its request has its answer already
+	deadline time.Time                // of the broker's word on futures
 }
 
 // groupLimit is the most events committed together.
 const groupLimit = 512
 
-// ackTimeout bounds the wait for the broker's confirmation of one event.
-const ackTimeout = 5 * time.Second
+const (
+	// ackTimeout bounds the wait for the broker's confirmation of one event: a
+	// leader that dies takes its answers with it, and whoever waits for ours has
+	// time left for another try. Each event that is under way besides may take a
+	// busy disk ackEach.
+	ackTimeout = 2 * time.Second
+	ackEach    = 8 * time.Millisecond
+	// ackForgotten is when the client forgets an event that nobody confirmed.
+	ackForgotten = 15 * time.Second
+)
 
 // NewPublisher starts a publisher; [Publisher.Close] ends it.
 func NewPublisher(nc *nats.Conn, opts ...Option) (*Publisher, error) {
 	js, err := jetstream.New(nc,
-		jetstream.WithPublishAsyncTimeout(ackTimeout),
+		jetstream.WithPublishAsyncTimeout(ackForgotten),
 		jetstream.WithPublishAsyncMaxPending(4*groupLimit))
 	if err != nil {
 		return nil, fmt.Errorf("use JetStream: %w", err)
@@ -98,10 +113,7 @@ func (p *Publisher) Publish(ctx context.Context, e *Event) (Ack, error) {
 	if err != nil {
 		return Ack{}, err
 	}
-	if err := p.enqueue(ctx, r); err != nil {
-		return Ack{}, fmt.Errorf("publish event %s: %w: %w", e.ID, ErrNotDurable, err)
-	}
-	res := p.await(ctx, r)
+	res := p.insist(ctx, r)
 	if res.err != nil {
 		return Ack{}, fmt.Errorf("publish event %s of server %d: %w: %w", e.ID, e.Server.ID, ErrNotDurable, explain(res.err))
 	}
@@ -137,6 +149,51 @@ func (p *Publisher) enqueue(ctx context.Context, r *request) error {
 		return nil
 	}
 }
+
+// insist puts a request in the queue and waits for its answer, again and again
+// while that is worth it.
+func (p *Publisher) insist(ctx context.Context, r *request) result {
+	for {
+		res := p.try(ctx, r)
+		if res.err == nil || !p.again(ctx, res.err) {
+			return res
+		}
+		r = r.repeated()
+	}
+}
+
+func (p *Publisher) try(ctx context.Context, r *request) result {
+	if err := p.enqueue(ctx, r); err != nil {
+		return result{err: err}
+	}
+	return p.await(ctx, r)
+}
+
+// again pauses and reports true when what was not confirmed is worth another
+// try: the broker or its leader is away, and that is new.
+func (p *Publisher) again(ctx context.Context, err error) bool {
+	if lasts, _ := p.Trouble(); lasts > patience || !Passing(err) || ctx.Err() != nil {
+		return false
+	}
+	pause := time.NewTimer(retryPause)
+	defer pause.Stop()
+	select {
+	case <-pause.C:
+		return true
+	case <-ctx.Done():
+	case <-p.stopped:
+	}
+	return false
+}
+
+// repeated is the same request, to be made again.
+func (r *request) repeated() *request {
+	return &request{msg: copyOf(r.msg), reply: make(chan result, 1), at: r.at, span: r.span}
+}
+
+// Trouble says for how long the broker has confirmed no event, and why, as far
+// as anybody has tried lately; 0 and nil: all is well.
+func (p *Publisher) Trouble() (time.Duration, error) { return p.trouble.look(time.Now()) }
 
 // await waits for the answer to a request that is in the queue.
 func (p *Publisher) await(ctx context.Context, r *request) result {
@@ -208,6 +265,7 @@ func (p *Publisher) settle() {
 		groups := p.waiting(group)
 		for _, g := range groups {
 			g.acknowledge()
+			p.trouble.note(g.verdict(), time.Now())
 		}
 		err := p.durable.sync() // after the last acknowledgement, before the first answer
 		now := time.Now()
@@ -222,6 +280,18 @@ func (p *Publisher) settle() {
 			p.recordSpans(g, now)
 		}
 	}
+}
+
+// verdict is nil when an event of the group was confirmed, else what kept the
+// last from it.
+func (g *sentGroup) verdict() error {
+	var err error
+	for _, r := range g.requests {
+		if err = r.state.err; err == nil {
+			return nil
+		}
+	}
+	return err
 }
 
 // waiting adds the groups that wait to one.
@@ -242,6 +312,8 @@ func (p *Publisher) waiting(group *sentGroup) []*sentGroup {
 
 // acknowledge waits for the broker's word on each event.
 func (g *sentGroup) acknowledge() {
+	late := time.NewTimer(time.Until(g.deadline))
+	defer late.Stop()
 	for i, future := range g.futures {
 		if future == nil {
 			continue
@@ -251,13 +323,22 @@ func (g *sentGroup) acknowledge() {
 			g.requests[i].state = result{ack: Ack{Sequence: ack.Sequence, Duplicate: ack.Duplicate}}
 		case err := <-future.Err():
 			g.requests[i].state = result{err: err}
+		case <-late.C:
+			late.Reset(0) // for those after it
+			g.requests[i].state = result{err: jetstream.ErrAsyncPublishTimeout}
 		}
 	}
 }
 
+// ackLimit bounds the wait for the broker's word on so many events.
+func (p *Publisher) ackLimit(count int) time.Duration {
+	return ackTimeout + time.Duration(p.js.PublishAsyncPending()+count)*ackEach
+}
+
 // send gives a group to the broker.
 func (p *Publisher) send(group []*request) *sentGroup {
-	sent := &sentGroup{requests: group}
+	patient := p.ackLimit(len(group))
+	sent := &sentGroup{requests: group, deadline: time.Now().Add(patient)}
 	if !p.js.Conn().IsConnected() {
 		// Known to be away: say so at once rather than after a timeout.
 		for _, r := range group {
@@ -265,7 +346,7 @@ func (p *Publisher) send(group []*request) *sentGroup {
 		}
 		return sent
 	}
-	if !p.durable.byGroup() && len(group) >= batchLeast && p.publishAtomically(group) {
+	if !p.durable.byGroup() && len(group) >= batchLeast && p.publishAtomically(group, patient) {
 		return sent
 	}
 	sent.futures = make([]jetstream.PubAckFuture, len(group))

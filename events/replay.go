@@ -22,7 +22,14 @@ const (
 	filtersAtOnce = 200
 	// readIdle is how long nothing may come before the broker is asked whether
 	// there is more.
-	readIdle = 2 * time.Second
+	readIdle = 3 * time.Second
+	// readBeat is how often the broker says that it is there. Twice without, which
+	// has to be before readIdle, the reader is made anew, at another server;
+	// readTries is how often that is tried, with pauses of up to 10 s.
+	readBeat  = time.Second
+	readTries = 5
+	// readPatience is how long a broker may be away before a reading ends.
+	readPatience = 30 * time.Second
 	// forgetReader is how long the broker keeps a consumer whose process died.
 	forgetReader = time.Minute
 )
@@ -181,13 +188,15 @@ type reader struct {
 	messages jetstream.MessagesContext
 	more     bool // there may be messages after next
 	next     jetstream.Msg
-	sequence uint64 // next's
+	sequence uint64        // next's
+	silent   time.Duration // since when the broker says nothing of it
 }
 
 // reader makes a consumer; nil: there is nothing for it.
 func (r *Replayer) reader(ctx context.Context, past Past, filters []string, headersOnly bool) (*reader, error) {
 	config := jetstream.OrderedConsumerConfig{
 		FilterSubjects: filters, DeliverPolicy: jetstream.DeliverAllPolicy, HeadersOnly: headersOnly, InactiveThreshold: forgetReader,
+		MaxResetAttempts: readTries,
 	}
 	if !past.Since.IsZero() {
 		config.DeliverPolicy, config.OptStartTime = jetstream.DeliverByStartTimePolicy, &past.Since
@@ -200,7 +209,7 @@ func (r *Replayer) reader(ctx context.Context, past Past, filters []string, head
 		return nil, nil //nolint:nilnil // nothing to read is an answer
 	}
 	rd := &reader{past: &past, consumer: consumer, more: true}
-	rd.messages, err = consumer.Messages()
+	rd.messages, err = consumer.Messages(jetstream.PullHeartbeat(readBeat))
 	return rd, err
 }
 
@@ -216,6 +225,13 @@ func (rd *reader) fill(ctx context.Context) error {
 		case errors.Is(err, context.DeadlineExceeded), errors.Is(err, nats.ErrTimeout):
 			// What was announced may have been cut off meanwhile.
 			info, err := rd.consumer.Info(ctx)
+			if Passing(err) || errors.Is(err, jetstream.ErrConsumerNotFound) {
+				// Its leader is gone, and it with it: the client makes another one,
+				// which goes on where this one was.
+				if rd.silent += readIdle; rd.silent < readPatience {
+					continue
+				}
+			}
 			if err != nil {
 				return err
 			}
@@ -224,6 +240,7 @@ func (rd *reader) fill(ctx context.Context) error {
 		case err != nil:
 			return err
 		}
+		rd.silent = 0
 		meta, err := m.Metadata()
 		if err != nil {
 			return err

@@ -22,7 +22,8 @@ type StreamOptions struct {
 	// their senders told so: nothing that was answered is ever thrown away.
 	// 0 is 8 GiB.
 	MaxBytes int64
-	// Replicas is 1 for the embedded broker, 3 in a cluster.
+	// Replicas is how many servers keep each event: 1 for the embedded broker. 0
+	// is 3 in a cluster, else 1, and leaves alone a stream that has more.
 	Replicas int
 }
 
@@ -43,7 +44,9 @@ const (
 const KeepInterval = ackWait / 5
 
 // EnsureStream makes the stream VIRTFUSION, the reconciler's consumer and the
-// stream of dead letters, or brings them up to date.
+// stream of dead letters, or brings them up to date. Several processes may do so
+// at once. The connection must be up, or its error is [nats.ErrDisconnected]:
+// what is asked of nobody would be done later, by settings that were guessed.
 func EnsureStream(ctx context.Context, js jetstream.JetStream, o StreamOptions) (jetstream.Consumer, error) {
 	if o.MaxAge == 0 {
 		o.MaxAge = defaultMaxAge
@@ -51,8 +54,9 @@ func EnsureStream(ctx context.Context, js jetstream.JetStream, o StreamOptions) 
 	if o.MaxBytes == 0 {
 		o.MaxBytes = defaultMaxBytes
 	}
-	if o.Replicas == 0 {
-		o.Replicas = 1
+	replicas, err := o.replicas(ctx, js)
+	if err != nil {
+		return nil, fmt.Errorf("look at the stream %s: %w", StreamName, explain(err))
 	}
 	stream, err := js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
 		Name:        StreamName,
@@ -64,7 +68,7 @@ func EnsureStream(ctx context.Context, js jetstream.JetStream, o StreamOptions) 
 		MaxAge:      o.MaxAge,
 		MaxBytes:    o.MaxBytes,
 		MaxMsgSize:  maxEventSize,
-		Replicas:    o.Replicas,
+		Replicas:    replicas,
 		Duplicates:  min(duplicateWindow, o.MaxAge),
 
 		AllowAtomicPublish: true, // for PublishAll
@@ -84,7 +88,7 @@ func EnsureStream(ctx context.Context, js jetstream.JetStream, o StreamOptions) 
 		MaxAge:      max(o.MaxAge, defaultMaxAge),
 		MaxBytes:    min(deadMaxBytes, max(o.MaxBytes/8, minDeadBytes)),
 		MaxMsgSize:  maxEventSize,
-		Replicas:    o.Replicas,
+		Replicas:    replicas,
 		Duplicates:  deadWindow,
 	})
 	if err != nil {
@@ -106,6 +110,30 @@ func EnsureStream(ctx context.Context, js jetstream.JetStream, o StreamOptions) 
 	return consumer, nil
 }
 
+// clusterReplicas is how many servers of a cluster keep each event, so that one may
+// be lost.
+const clusterReplicas = 3
+
+// replicas is how many there should be.
+func (o *StreamOptions) replicas(ctx context.Context, js jetstream.JetStream) (int, error) {
+	switch {
+	case !js.Conn().IsConnected():
+		return 0, nats.ErrDisconnected
+	case o.Replicas > 0:
+		return o.Replicas, nil
+	case js.Conn().ConnectedClusterName() == "":
+		return 1, nil
+	}
+	stream, err := js.Stream(ctx, StreamName)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return clusterReplicas, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	return max(clusterReplicas, stream.CachedInfo().Config.Replicas), nil
+}
+
 // explain adds what to do about a refusal of JetStream.
 func explain(err error) error {
 	var api *jetstream.APIError
@@ -116,6 +144,10 @@ func explain(err error) error {
 		return fmt.Errorf("%w: the account or disk has no room for the stream; make room on the disk, raise the limits of the account, or set NATS_REPLICAS lower", err)
 	case errors.As(err, &api) && api.ErrorCode == storeFailed && strings.Contains(api.Description, "maximum bytes"):
 		return fmt.Errorf("%w: the stream %s is full; %s", ErrStreamFull, StreamName, fullRemedy)
+	case errors.As(err, &api) && api.ErrorCode == noPeers:
+		return fmt.Errorf("%w: fewer servers of the cluster are there than keep each event; start them all, or set NATS_REPLICAS=1 and do without copies", err)
+	case errors.As(err, &api) && (api.ErrorCode == notAvailable || api.ErrorCode == notLeader):
+		return fmt.Errorf("%w: most servers of the cluster must be up and reach each other", err)
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, jetstream.ErrNoStreamResponse), errors.Is(err, nats.ErrNoResponders):
 		return fmt.Errorf("%w: no answer from JetStream; is it switched on, and may the account of NATS_CREDS use $JS.API.> ?", err)
 	default:

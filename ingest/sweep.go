@@ -196,7 +196,7 @@ func (r *Runs) take(ctx context.Context, run *db.Run) error {
 
 // passes reports that something is away, and the run goes on when it is back.
 func passes(err error) bool {
-	return errors.Is(err, events.ErrNotDurable) || db.Classify(err) == db.FaultPassing
+	return errors.Is(err, events.ErrNotDurable) || events.Passing(err) || db.Classify(err) == db.FaultPassing
 }
 
 // breakOff ends a run in the middle. What it has not handed on, and would change

@@ -92,6 +92,9 @@ func New(c Config) *Reconciler {
 const (
 	// idleWait is how long one request for an event waits at the broker.
 	idleWait = 5 * time.Second
+	// fetchPause is the longest pause between two requests to a broker that
+	// refuses them: asking costs it nothing, and it is back within seconds.
+	fetchPause = time.Second
 	// finishTimeout is how long the batch in hand may take after a shutdown
 	// was asked for.
 	finishTimeout = 5 * time.Second
@@ -116,6 +119,7 @@ func (r *Reconciler) Run(ctx context.Context) error {
 // its lock lets them wait for each other, and the decision heeds no order.
 func (r *Reconciler) work(ctx context.Context) {
 	pause := passingFaults()
+	pause.MaxInterval = fetchPause
 	for ctx.Err() == nil {
 		messages, err := r.fetchIfRoom(ctx)
 		if err != nil {

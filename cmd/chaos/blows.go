@@ -13,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"serversync/cmd/internal/siege"
 )
 
 // blow is one way of making trouble.
@@ -28,8 +30,8 @@ type blow struct {
 func (c *chaos) blows() []blow {
 	all := []blow{
 		{name: "SIGKILL service", strike: func(ctx context.Context) error {
-			c.service.signal(syscall.SIGKILL)
-			return c.service.await(ctx, 10*time.Second)
+			c.service.Signal(syscall.SIGKILL)
+			return c.service.Await(ctx, 10*time.Second)
 		}},
 		{name: "SIGKILL PostgreSQL", strike: c.toPostgreSQL(syscall.SIGKILL)},
 	}
@@ -38,32 +40,32 @@ func (c *chaos) blows() []blow {
 			blow{name: "disk full", strike: c.fillDisk, lasts: true},
 			blow{name: "SIGKILL service, disk full", strike: func(ctx context.Context) error {
 				return c.disk.full(func() error {
-					pause(ctx, c.moment(500))
-					c.service.signal(syscall.SIGKILL)
+					siege.Pause(ctx, c.moment(500))
+					c.service.Signal(syscall.SIGKILL)
 					return c.startInTrouble(ctx)
 				})
 			}, lasts: true})
 	}
-	if c.service.who != nil {
+	if c.service.Who != nil {
 		all = append(all,
 			blow{name: "no permissions", strike: func(ctx context.Context) error {
 				return c.forbidden(func() error {
-					pause(ctx, c.moment(1500))
+					siege.Pause(ctx, c.moment(1500))
 					return nil
 				})
 			}, lasts: true},
 			blow{name: "SIGKILL, no permissions", strike: func(ctx context.Context) error {
 				return c.forbidden(func() error {
-					pause(ctx, c.moment(500))
-					c.service.signal(syscall.SIGKILL)
+					siege.Pause(ctx, c.moment(500))
+					c.service.Signal(syscall.SIGKILL)
 					return c.startInTrouble(ctx)
 				})
 			}, lasts: true})
 	}
 	return append(all,
 		blow{name: "SIGTERM service", strike: func(ctx context.Context) error {
-			c.service.signal(syscall.SIGTERM)
-			return c.service.await(ctx, 15*time.Second)
+			c.service.Signal(syscall.SIGTERM)
+			return c.service.Await(ctx, 15*time.Second)
 		}},
 		blow{name: "PostgreSQL shut down", strike: c.toPostgreSQL(syscall.SIGINT)},
 		blow{name: "SIGKILL a backend", strike: c.killBackend},
@@ -82,7 +84,7 @@ func (c *chaos) toPostgreSQL(sig syscall.Signal) func(context.Context) error {
 		if err := syscall.Kill(pid, sig); err != nil {
 			return fmt.Errorf("signal PostgreSQL %d: %w", pid, err)
 		}
-		return c.service.await(ctx, 30*time.Second)
+		return c.service.Await(ctx, 30*time.Second)
 	}
 }
 
@@ -108,7 +110,7 @@ func (c *chaos) freeze(ctx context.Context) error {
 	for _, pid := range frozen {
 		_ = syscall.Kill(pid, syscall.SIGSTOP) // some may have ended
 	}
-	pause(ctx, 200*time.Millisecond+c.moment(2000))
+	siege.Pause(ctx, 200*time.Millisecond+c.moment(2000))
 	for _, pid := range frozen {
 		_ = syscall.Kill(pid, syscall.SIGCONT)
 	}
@@ -136,7 +138,7 @@ func children(parent int) []int {
 // fillDisk leaves no room for a while.
 func (c *chaos) fillDisk(ctx context.Context) error {
 	return c.disk.full(func() error {
-		pause(ctx, 300*time.Millisecond+c.moment(1500))
+		siege.Pause(ctx, 300*time.Millisecond+c.moment(1500))
 		return nil
 	})
 }
@@ -144,12 +146,12 @@ func (c *chaos) fillDisk(ctx context.Context) error {
 // startInTrouble tries for a while to start a service that was killed, as a
 // supervisor would.
 func (c *chaos) startInTrouble(ctx context.Context) error {
-	if err := c.service.await(ctx, 10*time.Second); err != nil {
+	if err := c.service.Await(ctx, 10*time.Second); err != nil {
 		return err
 	}
 	for range 1 + c.random.IntN(3) {
-		c.service.startIfDead(ctx)
-		pause(ctx, c.moment(700))
+		c.service.StartIfDead(ctx)
+		siege.Pause(ctx, c.moment(700))
 	}
 	return nil
 }

@@ -7,21 +7,16 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"slices"
 	"syscall"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
-	"github.com/uptrace/bun"
 
+	"serversync/cmd/internal/siege"
 	"serversync/db"
 	"serversync/events"
 )
-
-// drainTimeout bounds how long the service may take to bring the books in step
-// once it is left in peace.
-const drainTimeout = 2 * time.Minute
 
 // errFound says that the report has findings.
 var errFound = errors.New("what was answered 202 is not in the books exactly once: see above")
@@ -35,35 +30,16 @@ func (c *chaos) check(ctx context.Context) error {
 	}
 	defer func() { _ = database.Close() }()
 	calm := time.Now()
-	deadline, cancel := context.WithTimeout(ctx, drainTimeout)
-	defer cancel()
-	for {
-		missing, err := c.missing(deadline, database)
-		var settling int
-		if err == nil {
-			err = database.NewRaw(`SELECT count(*) FROM serversync.servers WHERE status = 'settling' AND confirmed AND ask = ''`).Scan(deadline, &settling)
-		}
-		if err == nil && len(missing) == 0 && settling == 0 {
-			break
-		}
-		if deadline.Err() != nil {
-			c.report.lost = missing
-			if settling > 0 {
-				c.report.lost = append(c.report.lost, fmt.Sprintf("%d servers are still settling", settling))
-			}
-			break
-		}
-		pause(deadline, 100*time.Millisecond)
-	}
+	c.report.lost = siege.Drained(ctx, database, c.world.Accepted())
 	c.report.inStep = time.Since(calm)
-	if err := c.count(ctx, database); err != nil {
+	if c.report.servers, c.report.rows, err = siege.Count(ctx, database); err != nil {
 		return err
 	}
-	if c.report.doubled, err = doubled(ctx, database); err != nil {
+	if c.report.doubled, err = siege.Doubled(ctx, database); err != nil {
 		return err
 	}
-	c.service.signal(syscall.SIGTERM)
-	if err := c.service.await(ctx, 15*time.Second); err != nil {
+	c.service.Signal(syscall.SIGTERM)
+	if err := c.service.Await(ctx, 15*time.Second); err != nil {
 		return err
 	}
 	unstored, err := c.stream(ctx)
@@ -76,72 +52,6 @@ func (c *chaos) check(ctx context.Context) error {
 		return errFound
 	}
 	return nil
-}
-
-func (c *chaos) count(ctx context.Context, database *bun.DB) error {
-	err := database.NewRaw(`SELECT (SELECT count(*) FROM serversync.servers), (SELECT count(*) FROM serversync.billing_rows WHERE made_by = 'serversync')`).
-		Scan(ctx, &c.report.servers, &c.report.rows)
-	if err != nil {
-		return fmt.Errorf("count the books: %w", err)
-	}
-	return nil
-}
-
-// missing says which accepted webhooks the books do not know of: an event that
-// is older than what they say of its server is in them, a newer one is not.
-func (c *chaos) missing(ctx context.Context, database *bun.DB) ([]string, error) {
-	var servers []db.Server
-	if err := database.NewSelect().Model(&servers).Column("virtfusion_id", "name", "status", "observed_at", "observed_event_id").Scan(ctx); err != nil {
-		return nil, fmt.Errorf("read the inventory: %w", err)
-	}
-	books := make(map[int64]*db.Server, len(servers))
-	for i := range servers {
-		books[servers[i].VirtfusionID] = &servers[i]
-	}
-	var lines []string
-	for _, a := range c.world.accepted {
-		s := books[a.serverID]
-		switch {
-		case s == nil:
-			lines = append(lines, fmt.Sprintf("event %s (%s): server %d is not in the books", a.id, a.event, a.serverID))
-		case s.ObservedAt.Before(a.created.Truncate(time.Microsecond)):
-			lines = append(lines, fmt.Sprintf("event %s (%s) of %s: the books know server %d as of %s only", a.id, a.event, a.created, a.serverID, s.ObservedAt))
-		case a.event == "server.destroy" && s.Status != "gone":
-			lines = append(lines, fmt.Sprintf("event %s: server %d was destroyed, the books call it %s", a.id, a.serverID, s.Status))
-		case s.ObservedEventID == a.id && a.name != "" && s.Name != a.name:
-			lines = append(lines, fmt.Sprintf("event %s called server %d %q, the books call it %q", a.id, a.serverID, a.name, s.Name))
-		}
-	}
-	return lines, nil
-}
-
-// doubled says what is in the books more than once, or is billed that must not
-// be.
-func doubled(ctx context.Context, database *bun.DB) ([]string, error) {
-	var all []string
-	for _, query := range []string{
-		`SELECT format('server %s has %s enabled billing rows', virtfusion_server_id, count(*))
-			FROM virtfusion_hourly_billing WHERE billing_enabled GROUP BY virtfusion_server_id HAVING count(*) > 1`,
-		`SELECT format('server %s has %s open billing rows for user %s', b.virtfusion_server_id, count(*), b.user_id)
-			FROM virtfusion_hourly_billing b JOIN serversync.billing_rows r ON r.billing_id = b.id AND r.closed_reason IS NULL
-			GROUP BY b.virtfusion_server_id, b.user_id HAVING count(*) > 1`,
-		`SELECT format('billing row %s has %s pending charges', billing_id, count(*))
-			FROM virtfusion_hourly_transactions WHERE status = 'pending' GROUP BY billing_id HAVING count(*) > 1`,
-		`SELECT format('billing row %s is not remembered as ours', b.id) FROM virtfusion_hourly_billing b
-			WHERE NOT EXISTS (SELECT FROM serversync.billing_rows r WHERE r.billing_id = b.id)`,
-		`SELECT format('the history of server %s tells %s times: %s, event %s, row %s', virtfusion_id, count(*), kind, event_id, billing_id)
-			FROM serversync.history WHERE event_id <> '' GROUP BY virtfusion_id, kind, event_id, billing_id HAVING count(*) > 1`,
-		`SELECT format('server %s is %s, billing %s, and has %s enabled rows', s.virtfusion_id, s.status, s.billing, count(b.id))
-			FROM serversync.servers s LEFT JOIN virtfusion_hourly_billing b ON b.virtfusion_server_id = s.virtfusion_id AND b.billing_enabled
-			GROUP BY s.virtfusion_id HAVING count(b.id) <> CASE WHEN s.billing = 'on' THEN 1 ELSE 0 END`,
-	} {
-		var lines []string
-		if err := database.NewRaw(query).Scan(ctx, &lines); err != nil {
-			return nil, fmt.Errorf("look for doubles: %w", err)
-		}
-		all = append(all, lines...)
-	}
-	return all, nil
 }
 
 // stream opens the event store of the service, which has ended, and says what
@@ -161,46 +71,5 @@ func (c *chaos) stream(ctx context.Context) (lines []string, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("use JetStream: %w", err)
 	}
-	stored, err := storedIDs(ctx, js)
-	if err != nil {
-		return nil, err
-	}
-	for _, a := range c.world.accepted {
-		if n := stored[a.id]; n != 1 {
-			lines = append(lines, fmt.Sprintf("event %s of server %d is %d times on the stream", a.id, a.serverID, n))
-		}
-	}
-	consumer, err := js.Consumer(ctx, events.StreamName, events.ConsumerName)
-	if err != nil {
-		return nil, fmt.Errorf("look at the consumer: %w", err)
-	}
-	if info := consumer.CachedInfo(); info.NumPending > 0 {
-		lines = append(lines, fmt.Sprintf("%d events were never delivered", info.NumPending))
-	}
-	dead, _, err := events.NewDeadLetters(js).List(ctx, 0, 100)
-	for _, d := range dead {
-		lines = append(lines, fmt.Sprintf("event %s is a dead letter: %s", d.ID, d.Reason))
-	}
-	return lines, err
-}
-
-// storedIDs counts the message ids of the stream.
-func storedIDs(ctx context.Context, js jetstream.JetStream) (map[string]int, error) {
-	stream, err := js.Stream(ctx, events.StreamName)
-	if err != nil {
-		return nil, fmt.Errorf("open the stream: %w", err)
-	}
-	ids := make(map[string]int)
-	state := stream.CachedInfo().State
-	for sequence := state.FirstSeq; sequence <= state.LastSeq; sequence++ {
-		m, err := stream.GetMsg(ctx, sequence)
-		if errors.Is(err, jetstream.ErrMsgNotFound) && slices.Contains(state.Deleted, sequence) {
-			continue
-		}
-		if err != nil {
-			return nil, fmt.Errorf("read message %d of the stream: %w", sequence, err)
-		}
-		ids[m.Header.Get(jetstream.MsgIDHeader)]++
-	}
-	return ids, nil
+	return siege.Stored(ctx, js, c.world.Accepted())
 }

@@ -15,6 +15,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"serversync/cmd/internal/siege"
 )
 
 // config says how much chaos.
@@ -75,7 +77,7 @@ type chaos struct {
 	data    string // DATA_DIR
 	disk    *disk  // nil: DATA_DIR is on an ordinary disk
 	service *service
-	world   *world
+	world   *siege.World
 }
 
 // run strikes rounds blows and checks the books. The report is valid as far as
@@ -171,13 +173,13 @@ func (c *chaos) round(ctx context.Context, n int, b blow) error {
 	living, rest := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	var lifeErr error
-	wg.Go(func() { lifeErr = c.world.live(living) })
+	wg.Go(func() { lifeErr = c.world.Live(living) })
 	stop := func() error {
 		rest()
 		wg.Wait()
 		return lifeErr
 	}
-	pause(ctx, before)
+	siege.Pause(ctx, before)
 	struck := time.Now()
 	if err := b.strike(ctx); err != nil {
 		return errors.Join(err, stop())
@@ -186,17 +188,17 @@ func (c *chaos) round(ctx context.Context, n int, b blow) error {
 		struck = time.Now() // the cause has just ended
 	}
 	if again { // once more, while it recovers
-		c.service.startIfDead(ctx)
-		pause(ctx, hit)
-		c.service.signal(os.Kill)
+		c.service.StartIfDead(ctx)
+		siege.Pause(ctx, hit)
+		c.service.Signal(os.Kill)
 	}
 	// Ready is more than a promise: a webhook of afterwards is answered 202.
 	recovering := time.Now()
-	if err := c.recover(ctx, func() bool { return c.world.acceptedSince(recovering) }); err != nil {
+	if err := c.recover(ctx, func() bool { return c.world.AcceptedSince(recovering) }); err != nil {
 		return errors.Join(err, stop())
 	}
 	took := time.Since(struck)
-	pause(ctx, after)
+	siege.Pause(ctx, after)
 	if err := errors.Join(stop(), ctx.Err()); err != nil {
 		return err
 	}
@@ -208,7 +210,7 @@ func (c *chaos) round(ctx context.Context, n int, b blow) error {
 		c.report.recovery[b.name] = max(c.report.recovery[b.name], took)
 	}
 	c.report.longest = max(c.report.longest, took)
-	sent, accepted := c.world.counts()
+	sent, accepted := c.world.Counts()
 	fmt.Fprintf(c.out, "round %3d  %-28s ready again after %6s   sent %6d, answered 202 %6d\n",
 		n, b.name, took.Round(10*time.Millisecond), sent, accepted)
 	return nil
@@ -223,14 +225,14 @@ func (c *chaos) recover(ctx context.Context, works func() bool) error {
 	ctx, cancel := context.WithTimeout(ctx, recoverTimeout)
 	defer cancel()
 	for {
-		c.service.startIfDead(ctx)
+		c.service.StartIfDead(ctx)
 		if c.service.ready(ctx) && works() {
 			return nil
 		}
 		if ctx.Err() != nil {
-			return fmt.Errorf("the service was not ready within %s; its log ends:\n%s", recoverTimeout, c.service.logTail())
+			return fmt.Errorf("the service was not ready within %s; its log ends:\n%s", recoverTimeout, c.service.LogTail())
 		}
-		pause(ctx, 20*time.Millisecond)
+		siege.Pause(ctx, 20*time.Millisecond)
 	}
 }
 
@@ -239,26 +241,17 @@ func (c *chaos) moment(limit int) time.Duration {
 	return time.Duration(c.random.IntN(limit)) * time.Millisecond
 }
 
-func pause(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
-}
-
 // cleanUp ends what was started and removes the directory, unless it is needed
 // to see what went wrong.
 func (c *chaos) cleanUp(ctx context.Context, cause error) error {
 	var errs []error
 	if c.service != nil {
 		errs = append(errs, c.service.end(ctx))
-		c.report.starts = c.service.starts
+		c.report.starts = c.service.Starts()
 	}
 	if c.world != nil {
-		c.report.sent, c.report.accepted = c.world.counts()
-		errs = append(errs, c.world.close())
+		c.report.sent, c.report.accepted = c.world.Counts()
+		errs = append(errs, c.world.Close())
 	}
 	if c.keep || cause != nil {
 		fmt.Fprintf(c.out, "kept: %s (service.log)\n", c.dir)

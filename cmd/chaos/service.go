@@ -6,186 +6,88 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"syscall"
 	"time"
+
+	"serversync/cmd/internal/siege"
+	"serversync/db"
 )
 
 const webhookToken = "a-token-for-chaos"
 
-// service is the program under torment, started again and again.
+// service is the program under torment, with its embedded stores.
 type service struct {
-	binary, dir, data string
-	who               *syscall.Credential // nil: ourselves
-	addr              string
-	apiURL            string // the simulated VirtFusion's
-	client            *http.Client
-
-	cmd    *exec.Cmd
-	exited chan struct{} // closed when cmd has ended
-	starts int
+	siege.Process
+	data   string // DATA_DIR
+	addr   string
+	client *http.Client
 }
 
 func newService(ctx context.Context, dir, data, binary string, who *syscall.Credential) (*service, error) {
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
+	addr, err := siege.FreeAddress(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("find a free port: %w", err)
-	}
-	addr := listener.Addr().String()
-	if err := listener.Close(); err != nil {
-		return nil, fmt.Errorf("find a free port: %w", err)
+		return nil, err
 	}
 	return &service{
-		binary: binary, dir: dir, data: data, who: who, addr: addr,
-		client: &http.Client{Timeout: 6 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: senders}},
+		Process: siege.Process{
+			Binary: binary, Args: []string{"serve"}, Dir: dir, Name: "service", Who: who,
+			Env: append(siege.Inherited(),
+				"HOME="+dir, "LISTEN_ADDR="+addr, "DATA_DIR="+data, "WEBHOOK_TOKENS="+webhookToken,
+				"SETTLE_DELAY=1s", "LOG_FORMAT=json", "LOG_LEVEL=info"),
+		},
+		data: data, addr: addr, client: &http.Client{Timeout: answerTimeout},
 	}, nil
 }
 
-// startIfDead starts the service unless it runs. A start that fails shows in
-// the log, and as a service that is not ready.
-func (s *service) startIfDead(ctx context.Context) {
-	if s.running() || ctx.Err() != nil {
-		return
-	}
-	log, err := os.OpenFile(filepath.Join(s.dir, "service.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+// answerTimeout is how long an answer of the service is waited for.
+const answerTimeout = 6 * time.Second
+
+// newWorld makes the world whose webhooks go to the service, and from its next
+// start on tells that where VirtFusion is.
+func newWorld(ctx context.Context, s *service, seed uint64) (*siege.World, error) {
+	database, err := db.Open(s.dsn())
 	if err != nil {
-		return
+		return nil, err
 	}
-	defer func() { _ = log.Close() }() // the child has its own
-	// Not with ctx: whoever ends the run ends the service by name, in end.
-	cmd := exec.CommandContext(context.WithoutCancel(ctx), s.binary, "serve") //nolint:gosec // G204: the program that we were told to torment
-	cmd.Dir = s.dir
-	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: s.who, Pdeathsig: syscall.SIGKILL}
-	cmd.Env = []string{
-		"HOME=" + s.dir, "LISTEN_ADDR=" + s.addr, "DATA_DIR=" + s.data, "WEBHOOK_TOKENS=" + webhookToken,
-		"SETTLE_DELAY=1s", "LOG_FORMAT=json", "LOG_LEVEL=info",
+	w, err := siege.NewWorld(ctx, database, siege.WorldConfig{
+		Seed: seed, Token: webhookToken, Targets: []string{s.addr}, Timeout: answerTimeout, Pace: 4 * time.Millisecond,
+	})
+	if err := errors.Join(err, database.Close()); err != nil {
+		return nil, err
 	}
-	if s.apiURL != "" {
-		cmd.Env = append(cmd.Env, "VIRTFUSION_API_URL="+s.apiURL, "VIRTFUSION_API_TOKEN="+apiToken, "VIRTFUSION_RPS=100")
-	}
-	for _, name := range []string{"PATH", "TMPDIR", "LD_LIBRARY_PATH", "LOCPATH", "PG_BINDIR"} {
-		if v, ok := os.LookupEnv(name); ok {
-			cmd.Env = append(cmd.Env, name+"="+v)
-		}
-	}
-	if err := cmd.Start(); err != nil {
-		fmt.Fprintln(log, "start:", err)
-		return
-	}
-	exited := make(chan struct{})
-	go func() {
-		defer close(exited)
-		_ = cmd.Wait() // how it ended is in its log
-	}()
-	s.cmd, s.exited = cmd, exited
-	s.starts++
-}
-
-func (s *service) running() bool {
-	if s.cmd == nil {
-		return false
-	}
-	select {
-	case <-s.exited:
-		return false
-	default:
-		return true
-	}
-}
-
-// signal signals the service, if it runs.
-func (s *service) signal(sig os.Signal) {
-	if s.running() {
-		_ = s.cmd.Process.Signal(sig) // it may have ended just now
-	}
-}
-
-// await waits until the service has ended, up to limit.
-func (s *service) await(ctx context.Context, limit time.Duration) error {
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	if s.cmd == nil {
-		return nil
-	}
-	select {
-	case <-s.exited:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("the service has not ended within %s; its log ends:\n%s", limit, s.logTail())
-	}
+	s.Env = append(s.Env, "VIRTFUSION_API_URL="+w.APIURL(), "VIRTFUSION_API_TOKEN="+siege.APIToken, "VIRTFUSION_RPS=100")
+	return w, nil
 }
 
 // end kills the service and waits until it is gone, PostgreSQL too.
 func (s *service) end(ctx context.Context) error {
 	postmaster := s.postmaster()
-	if s.cmd != nil {
-		s.signal(os.Kill)
-		<-s.exited
-	}
+	s.Kill()
 	for range 500 { // its PostgreSQL sees that it is gone
 		if postmaster == 0 || errors.Is(syscall.Kill(postmaster, 0), syscall.ESRCH) {
 			return nil
 		}
-		pause(ctx, 20*time.Millisecond)
+		siege.Pause(ctx, 20*time.Millisecond)
 	}
 	return errors.Join(fmt.Errorf("PostgreSQL %d outlived its service by 10 s", postmaster), syscall.Kill(postmaster, syscall.SIGKILL))
 }
 
 // ready asks the service whether it can do its work.
 func (s *service) ready(ctx context.Context) bool {
-	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
-	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.addr+"/readyz", http.NoBody)
-	if err != nil {
-		return false
-	}
-	response, err := s.client.Do(request)
-	if err != nil {
-		return false
-	}
-	_ = response.Body.Close()
-	return response.StatusCode == http.StatusOK
+	status, _ := siege.Ask(ctx, s.client, "http://"+s.addr+"/readyz")
+	return status == http.StatusOK
 }
 
-// postmaster is the process id of the embedded PostgreSQL, 0 when there is
-// none: a number in its file may be a stranger's, so that its command is looked
-// at too.
-func (s *service) postmaster() int {
-	text, err := os.ReadFile(filepath.Join(s.data, "postgres", "data", "postmaster.pid"))
-	if err != nil {
-		return 0
-	}
-	first, _, _ := strings.Cut(string(text), "\n")
-	pid, err := strconv.Atoi(strings.TrimSpace(first))
-	if err != nil || pid <= 1 {
-		return 0
-	}
-	command, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-	if err != nil || !strings.Contains(string(command), "postgres") || !strings.Contains(string(command), s.data) {
-		return 0
-	}
-	return pid
-}
+// postmaster is the process id of the embedded PostgreSQL, 0 when there is none.
+func (s *service) postmaster() int { return siege.Postmaster(filepath.Join(s.data, "postgres")) }
 
 // dsn is how the embedded PostgreSQL is reached.
 func (s *service) dsn() string {
 	return "host=" + filepath.Join(s.data, "postgres", "socket") + " port=5432 user=postgres dbname=postgres sslmode=disable connect_timeout=5"
-}
-
-// logTail is the end of the service's log.
-func (s *service) logTail() string {
-	text, err := os.ReadFile(filepath.Join(s.dir, "service.log"))
-	if err != nil {
-		return err.Error()
-	}
-	return string(text[max(0, len(text)-4000):])
 }
 
 // nobody is the account without rights of every Linux.

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -18,6 +20,7 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"serversync/api"
+	"serversync/events"
 	"serversync/ingest"
 	"serversync/reconciler"
 )
@@ -46,6 +49,9 @@ type config struct {
 
 	natsURL      string // empty: embedded
 	natsCreds    string
+	natsCA       string // PEM file; empty: the system's authorities
+	natsCert     string // PEM file; empty: none is shown
+	natsKey      string // PEM file, natsCert's
 	natsReplicas int
 	streamMaxAge time.Duration
 	// streamMaxBytes is 0 for 8 GiB; embedded: at most three quarters of the disk's room.
@@ -117,8 +123,11 @@ func settings() []setting {
 		}},
 		{env: "DATA_DIR", fallback: "./data", usage: "directory of the embedded PostgreSQL and NATS", apply: text(func(c *config) *string { return &c.dataDir })},
 		{env: "DATABASE_URL", usage: "PostgreSQL: SkyPANEL's own database (empty: embedded)", secret: true, apply: applyDatabaseURL},
-		{env: "NATS_URL", usage: "external JetStream (empty: embedded)", secret: true, apply: applyNATSURL},
+		{env: "NATS_URL", usage: "external JetStream, a server or several of a cluster, separated by commas (empty: embedded)", secret: true, apply: applyNATSURL},
 		{env: "NATS_CREDS", usage: "file of NATS credentials", apply: applyNATSCreds},
+		{env: "NATS_CA", usage: "PEM file of the authorities that NATS's certificates come from (empty: the system's)", apply: applyNATSCA},
+		{env: "NATS_CERT", usage: "PEM file of our certificate, for servers that ask for one", apply: applyFile(func(c *config) *string { return &c.natsCert })},
+		{env: "NATS_KEY", usage: "PEM file of its key", apply: applyNATSKey},
 		{env: "NATS_REPLICAS", usage: "copies of the stream (default: 3 in a cluster, else 1)", apply: applyReplicas},
 		{env: "STREAM_MAX_AGE", fallback: "720h", usage: "how far back a replay can go", apply: duration(func(c *config) *time.Duration { return &c.streamMaxAge }, time.Minute)},
 		{env: "STREAM_MAX_BYTES", fallback: "8GiB", usage: "how large the stream may become (embedded: at most three quarters of what its disk has left); then webhooks are refused", apply: applyStreamBytes},
@@ -348,15 +357,62 @@ func applyNATSURL(c *config, v string) error {
 
 func applyNATSCreds(c *config, v string) error {
 	c.natsCreds = v
-	if v == "" {
-		return nil
-	}
-	f, err := os.Open(v) //nolint:gosec // the operator names the file
-	if err != nil {
+	if !readable(v) {
 		return errors.New("no readable file: say the path of a NATS credentials file")
 	}
-	return f.Close()
+	return nil
 }
+
+// applyFile takes the path of a PEM file, or nothing.
+func applyFile(field func(*config) *string) func(*config, string) error {
+	return func(c *config, v string) error {
+		*field(c) = v
+		if !readable(v) {
+			return errors.New("no readable file: say the path of a PEM file")
+		}
+		return nil
+	}
+}
+
+// readable reports that a path is empty, or a file's that we may read.
+func readable(path string) bool {
+	if path == "" {
+		return true
+	}
+	_, err := os.ReadFile(path) //nolint:gosec // G304: the operator names the file
+	return err == nil
+}
+
+func applyNATSCA(c *config, v string) error {
+	if err := applyFile(func(c *config) *string { return &c.natsCA })(c, v); err != nil || v == "" {
+		return err
+	}
+	pem, err := os.ReadFile(v) //nolint:gosec // G304: the operator names the file
+	if err != nil || !x509.NewCertPool().AppendCertsFromPEM(pem) {
+		return errors.New("no certificate in it: say a PEM file that has one or more")
+	}
+	return nil
+}
+
+// applyNATSKey comes after the certificate.
+func applyNATSKey(c *config, v string) error {
+	if err := applyFile(func(c *config) *string { return &c.natsKey })(c, v); err != nil {
+		return err
+	}
+	switch {
+	case v == "" && c.natsCert == "":
+		return nil
+	case v == "" || c.natsCert == "":
+		return errors.New("a certificate and its key belong together: set both NATS_CERT and NATS_KEY, or neither")
+	}
+	if _, err := tls.LoadX509KeyPair(c.natsCert, v); err != nil && readable(c.natsCert) {
+		return errors.New("not the key of NATS_CERT: say PEM files that belong together")
+	}
+	return nil
+}
+
+// natsTLS is how the broker's servers are checked, and told who we are.
+func (c *config) natsTLS() events.DialOption { return events.WithTLS(c.natsCA, c.natsCert, c.natsKey) }
 
 func applyReplicas(c *config, v string) error {
 	if v == "" {

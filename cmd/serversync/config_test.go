@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -61,7 +62,7 @@ func TestEveryFaultIsNamedAtOnce(t *testing.T) {
 	t.Parallel()
 	args := []string{
 		"--roles=ingest,cook", "--listen-addr=8080", "--database-url=postgres://u:hunter2@h:port/x",
-		"--nats-url=http://u:hunter2@x", "--nats-replicas=0", "--stream-max-age=forever", "--virtfusion-api-url=cp.example.com",
+		"--nats-url=http://u:hunter2@x", "--nats-ca=/no/such", "--nats-cert=/no/such", "--nats-key=/no/such", "--nats-replicas=0", "--stream-max-age=forever", "--virtfusion-api-url=cp.example.com",
 		"--virtfusion-tls-verify=perhaps", "--virtfusion-rps=0", "--webhook-allow-unauthenticated=perhaps", "--webhook-allow-cidrs=10.0.0.0/99",
 		"--trusted-proxies=me", "--settle-delay=-1s", "--observe-only=perhaps", "--sweep-interval=often", "--billing-start=never", "--billing-self-service=2",
 		"--billing-initial-charge=deduct", "--admin-token=two words", "--session-secret=hunter2", "--public-origins=https://panel.example.com/sync", "--frame-ancestors='self'", "--log-level=loud", "--log-format=xml",
@@ -218,5 +219,27 @@ func TestExitCodes(t *testing.T) {
 				t.Errorf("exit %d, want %d; it must say %q:\n%s", code, test.code, test.says, out.String())
 			}
 		})
+	}
+}
+
+func TestACertificateNeedsItsKey(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "some.pem")
+	if err := os.WriteFile(file, []byte("nothing of the kind"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for args, want := range map[string]string{
+		"--nats-cert=" + file:                          "NATS_KEY=: a certificate and its key belong together",
+		"--nats-key=" + file:                           "a certificate and its key belong together",
+		"--nats-cert=" + file + " --nats-key=" + file:  "not the key of NATS_CERT",
+		"--nats-ca=" + file:                            "no certificate in it",
+		"--nats-url=nats://one:4222,http://other:4222": "not a NATS URL",
+	} {
+		if _, err := read(t, settings(), strings.Fields(args)...); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", args, err, want)
+		}
+	}
+	if c, err := read(t, settings(), "--nats-url=tls://one:4222, tls://other:4222"); err != nil || c.natsURL != "tls://one:4222, tls://other:4222" {
+		t.Errorf("two servers: %q, %v", c.natsURL, err)
 	}
 }

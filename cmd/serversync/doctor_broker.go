@@ -20,7 +20,7 @@ import (
 // used, and the findings say why.
 func dialBroker(ctx context.Context, c *config) (p *patient, closeBroker func(), findings []finding) {
 	const check, remedy = "broker", "check NATS_URL and NATS_CREDS, that the server runs, and that JetStream is on for the account"
-	nc, err := events.Dial(c.natsURL, c.natsCreds, zerolog.Nop())
+	nc, err := events.Dial(c.natsURL, c.natsCreds, zerolog.Nop(), c.natsTLS())
 	if err != nil {
 		return nil, func() {}, []finding{ill(check, err.Error(), remedy)}
 	}

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
@@ -187,6 +186,10 @@ const drainTimeout = 4 * time.Second
 // answered before the drain ends.
 const publishTimeout = 3 * time.Second
 
+// troubleShows is how long no event may be confirmed before that shows: a leader
+// may move.
+const troubleShows = 2 * time.Second
+
 // checks are what /readyz asks.
 func (s *service) checks() []httpserver.Check {
 	checks := []httpserver.Check{{
@@ -194,6 +197,10 @@ func (s *service) checks() []httpserver.Check {
 		Probe: func(ctx context.Context) error {
 			if _, err := s.js.Stream(ctx, events.StreamName); err != nil {
 				return fmt.Errorf("stream %s: %w", events.StreamName, err)
+			}
+			// A leader that was cut off goes on telling of its stream for a while.
+			if lasts, err := s.publisher.Trouble(); err != nil && lasts > troubleShows {
+				return fmt.Errorf("for %s no event was confirmed: %w", lasts.Round(time.Second), err)
 			}
 			return nil
 		},
@@ -211,11 +218,22 @@ func (s *service) checks() []httpserver.Check {
 			return nil // that the broker is away is said once
 		},
 	})
+	if s.config.has(roleReconcile) {
+		checks = append(checks, httpserver.Check{
+			Name: "consumer", Roles: []string{roleReconcile},
+			Probe: func(ctx context.Context) error {
+				if _, err := s.js.Consumer(ctx, events.StreamName, events.ConsumerName); err != nil {
+					return fmt.Errorf("consumer %s: %w", events.ConsumerName, err)
+				}
+				return nil
+			},
+		})
+	}
 	if s.stores.db != nil {
 		checks = append(checks, httpserver.Check{
 			Name: "database", Roles: []string{roleReconcile, roleAPI, roleSweep},
 			Probe: func(ctx context.Context) error {
-				if err := s.stores.db.PingContext(ctx); err != nil {
+				if err := db.Writable(ctx, s.stores.db); err != nil {
 					return err
 				}
 				select {
@@ -241,6 +259,7 @@ func (s *service) run(ctx context.Context) error {
 		g.Go(func() error { return s.migrate(ctx) })
 	}
 	g.Go(func() error { return s.stream(ctx, g) })
+	g.Go(func() error { return events.Roam(ctx, s.js, s.publisher, s.log) })
 	if s.api != nil {
 		g.Go(func() error { return s.migratedThen(ctx, s.api.Run) }) // previews a cleanup each month
 		g.Go(func() error { return s.migratedThen(ctx, s.api.SampleLag) })
@@ -355,7 +374,7 @@ func (s *service) stream(ctx context.Context, g *errgroup.Group) error {
 	err := retry(ctx, s.log, "the broker", "webhooks are answered 503, and VirtFusion does not repeat them: sweep afterwards", func() error {
 		var err error
 		consumer, err = events.EnsureStream(ctx, s.js, s.stores.streamOptions(s.config))
-		if err != nil && !passing(err) {
+		if err != nil && !events.Passing(err) {
 			return backoff.Permanent(err)
 		}
 		return err
@@ -432,12 +451,6 @@ func (s *service) runs(ctx context.Context, g *errgroup.Group, r *reconciler.Rec
 			return runs.RunSweeps(ctx)
 		})
 	}
-}
-
-// passing reports that the broker may yet come.
-func passing(err error) bool {
-	return errors.Is(err, nats.ErrTimeout) || errors.Is(err, nats.ErrNoResponders) || errors.Is(err, nats.ErrDisconnected) ||
-		errors.Is(err, context.DeadlineExceeded) || errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrNoServers)
 }
 
 // sayAgain is how often something that stays wrong is said.

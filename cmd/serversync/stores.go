@@ -55,7 +55,7 @@ func (s *stores) open(ctx context.Context, c *config, log zerolog.Logger) error 
 func (s *stores) openBroker(c *config, log zerolog.Logger) error {
 	var err error
 	if c.natsURL != "" {
-		s.nats, err = events.Dial(c.natsURL, c.natsCreds, log)
+		s.nats, err = events.Dial(c.natsURL, c.natsCreds, log, c.natsTLS())
 		return err
 	}
 	if err := makeDataDir(c.dataDir); err != nil {
@@ -125,14 +125,9 @@ func makeDataDir(dir string) error {
 // streamOptions sizes the stream. The embedded store takes what its disk has.
 func (s *stores) streamOptions(c *config) events.StreamOptions {
 	o := events.StreamOptions{MaxAge: c.streamMaxAge, MaxBytes: c.streamMaxBytes, Replicas: c.natsReplicas}
-	switch {
-	case s.broker != nil:
+	if s.broker != nil {
 		o.Replicas = 1
 		o.MaxBytes = s.broker.RoomFor(c.streamMaxBytes)
-	case o.Replicas == 0 && s.nats.ConnectedClusterName() != "":
-		o.Replicas = 3
-	case o.Replicas == 0:
-		o.Replicas = 1
 	}
 	return o
 }
