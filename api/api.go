@@ -73,8 +73,10 @@ type Config struct {
 	PublicOrigins []Origin
 	// Checks are the doctor's, made anew at each call.
 	Checks func(ctx context.Context) []Finding
-	Now    func() time.Time
-	Log    zerolog.Logger
+	// UserChecks are the doctor's for one SkyPANEL user; nil: it has none.
+	UserChecks func(ctx context.Context, userID int64) []Finding
+	Now        func() time.Time
+	Log        zerolog.Logger
 }
 
 // API answers the routes under /api.
@@ -97,6 +99,7 @@ type API struct {
 	// liveRecheck is how often viewers are asked anew who they are.
 	liveRecheck time.Duration
 	checks      func(ctx context.Context) []Finding
+	userChecks  func(ctx context.Context, userID int64) []Finding
 	now         func() time.Time
 	log         zerolog.Logger
 	// stopping is closed when answers must not wait any longer.
@@ -111,7 +114,7 @@ func New(c Config) (*API, error) {
 	a := &API{
 		db: c.DB, books: c.Books, syncs: c.Syncs, replays: c.Replays, bulks: c.Bulks, syncWait: cmp.Or(c.SyncWait, defaultSyncWait), queue: c.Queue, dead: c.DeadLetters,
 		behind: c.Behind, letters: c.Letters,
-		checks: c.Checks, auth: newAuthenticator(&c), statuses: newMemory[string, UserStatus](statusFor), now: c.Now, log: c.Log, stopping: make(chan struct{}),
+		checks: c.Checks, userChecks: c.UserChecks, auth: newAuthenticator(&c), statuses: newMemory[string, UserStatus](statusFor), now: c.Now, log: c.Log, stopping: make(chan struct{}),
 	}
 	a.liveRecheck = cmp.Or(c.LiveRecheck, liveRecheck)
 	if c.Live != nil {

@@ -45,7 +45,23 @@ func (f *Finding) Grade() {
 
 // examine answers GET /api/admin/doctor.
 func (a *API) examine(c echo.Context) error {
-	checks := a.checks(c.Request().Context())
+	ctx := c.Request().Context()
+	if _, err := readParams(c, []string{"user"}); err != nil {
+		return err
+	}
+	var checks []Finding
+	if user := c.QueryParam("user"); user != "" {
+		id, err := readUserID(user, "bad_user")
+		if err != nil {
+			return err
+		}
+		if a.userChecks == nil {
+			return fault(ErrNotReady)
+		}
+		checks = a.userChecks(ctx, id)
+	} else {
+		checks = a.checks(ctx)
+	}
 	for i := range checks {
 		checks[i].Grade()
 	}

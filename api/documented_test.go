@@ -96,6 +96,7 @@ func TestEveryDescribedAnswerIsGiven(t *testing.T) {
 		{"GET", "/api/admin/servers/" + serverUUID + "/timeline"},
 		{"POST", "/api/admin/cleanup?dryRun=x"},
 		{"GET", "/api/admin/audit?x=y"},
+		{"GET", "/api/admin/doctor?user=x"},
 		{"POST", "/api/admin/servers/sync?dryRun=x"},
 		{"POST", "/api/admin/users/x/servers/sync"},
 		{"POST", "/api/admin/users/42/servers/sync?wait=0"},

@@ -8,6 +8,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	neturl "net/url"
+	"strconv"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -26,6 +28,7 @@ func doctorCommand() *cli.Command {
 		Usage:       "check configuration, reachability, durability and privileges",
 		Description: "Looks at external stores itself; for embedded ones it asks the running service. It changes nothing.",
 		Flags: append(flags(all),
+			&cli.StringFlag{Name: "user", Usage: "only this user: SkyPANEL's users.id. The link to VirtFusion, VirtFusion's answers, and the matching rows", Sources: cli.EnvVars("DOCTOR_USER")},
 			&cli.StringFlag{Name: "url", Usage: "the running service (default: from LISTEN_ADDR)", Sources: cli.EnvVars("SERVERSYNC_URL")},
 			&cli.BoolFlag{Name: "json", Usage: "print JSON", Sources: cli.EnvVars("DOCTOR_JSON")}),
 		Action: func(ctx context.Context, cmd *cli.Command) error {
@@ -36,6 +39,13 @@ func doctorCommand() *cli.Command {
 			ctx, cancel := context.WithTimeout(ctx, 2*connectTimeout)
 			defer cancel()
 			url := cmp.Or(cmd.String("url"), urlOf(c.listenAddr))
+			if user := cmd.String("user"); user != "" {
+				id, err := userID(user)
+				if err != nil {
+					return err
+				}
+				return printFindings(cmd.Root().Writer, examineOneUser(ctx, &c, url, id), cmd.Bool("json"))
+			}
 			return printFindings(cmd.Root().Writer, examine(ctx, &c, url), cmd.Bool("json"))
 		},
 	}
@@ -93,7 +103,7 @@ func examine(ctx context.Context, c *config, url string) []finding {
 	}
 	if c.databaseURL == "" {
 		// Only the service can look into its embedded database.
-		return append(findings, askDoctor(ctx, c, url)...)
+		return append(findings, askDoctor(ctx, c, url, nil)...)
 	}
 	database, err := db.Open(c.databaseURL)
 	if err != nil {
@@ -103,6 +113,19 @@ func examine(ctx context.Context, c *config, url string) []finding {
 	p := &patient{config: c, db: database}
 	findings = append(findings, p.examineDatabase(ctx)...)
 	return append(findings, examineVirtFusion(ctx, c, database)...)
+}
+
+// examineOneUser makes the checks for one user, or has the service make them.
+func examineOneUser(ctx context.Context, c *config, url string, userID int64) []finding {
+	if c.databaseURL == "" {
+		return askDoctor(ctx, c, url, neturl.Values{"user": {strconv.FormatInt(userID, 10)}})
+	}
+	database, err := db.Open(c.databaseURL)
+	if err != nil {
+		return []finding{ill("database", err.Error(), "correct DATABASE_URL")}
+	}
+	defer func() { _ = database.Close() }()
+	return examineUser(ctx, c, database, userID)
 }
 
 // examine is what a running service says of itself.
@@ -115,13 +138,13 @@ func (s *service) examine(ctx context.Context) []finding {
 }
 
 // askDoctor has the running service examine its own stores.
-func askDoctor(ctx context.Context, c *config, base string) []finding {
+func askDoctor(ctx context.Context, c *config, base string, query neturl.Values) []finding {
 	client := &adminClient{base: base, token: c.adminToken, http: &http.Client{Timeout: answerTimeout}}
 	if client.token == "" {
 		client.token, client.tokenErr = readAdminToken(c.dataDir)
 	}
 	var answer api.Doctor
-	if err := client.call(ctx, http.MethodGet, "/api/admin/doctor", nil, &answer); err != nil {
+	if err := client.call(ctx, http.MethodGet, "/api/admin/doctor", query, &answer); err != nil {
 		return []finding{ill("service: doctor", err.Error(), "start the service, and set ADMIN_TOKEN to its token, or DATA_DIR to where it keeps one")}
 	}
 	for i := range answer.Checks {

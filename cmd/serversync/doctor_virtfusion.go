@@ -9,13 +9,13 @@ import (
 	"serversync/virtfusion"
 )
 
-// examineVirtFusion tries the API with what the environment or SkyPANEL's
-// settings say.
-func examineVirtFusion(ctx context.Context, c *config, database bun.IDB) []finding {
-	const check, remedy = "VirtFusion", "check VIRTFUSION_API_URL and VIRTFUSION_API_TOKEN, or SkyPANEL's settings virtfusion_api_url and virtfusion_api_token"
+const virtFusionRemedy = "check VIRTFUSION_API_URL and VIRTFUSION_API_TOKEN, or SkyPANEL's settings virtfusion_api_url and virtfusion_api_token"
+
+// dialVirtFusion makes a client of the API that accepts our token.
+func dialVirtFusion(ctx context.Context, c *config, database bun.IDB) (*virtfusion.Client, virtfusionSettings, error) {
 	settings, err := readVirtFusionSettings(ctx, c, database)
 	if err != nil {
-		return []finding{ill(check, err.Error(), remedy)}
+		return nil, settings, err
 	}
 	client, err := virtfusion.New(virtfusion.Config{
 		BaseURL: settings.url, Token: settings.token, SkipTLSVerify: !settings.verify, Budget: virtfusion.NewBudget(c.virtfusionRPS),
@@ -25,7 +25,18 @@ func examineVirtFusion(ctx context.Context, c *config, database bun.IDB) []findi
 		err = client.Connect(ctx)
 	}
 	if err != nil {
-		return []finding{ill(check, err.Error(), remedy)}
+		return nil, settings, err
+	}
+	return client, settings, nil
+}
+
+// examineVirtFusion tries the API with what the environment or SkyPANEL's
+// settings say.
+func examineVirtFusion(ctx context.Context, c *config, database bun.IDB) []finding {
+	const check = "VirtFusion"
+	client, settings, err := dialVirtFusion(ctx, c, database)
+	if err != nil {
+		return []finding{ill(check, err.Error(), virtFusionRemedy)}
 	}
 	findings := []finding{fine(check, "its API accepts the token")}
 	if !settings.verify {

@@ -153,7 +153,7 @@ func (s *service) setUpAPI() error {
 		}
 	}
 	var err error
-	s.api, err = api.New(api.Config{DB: s.stores.db, Books: &s.books, Syncs: &s.syncs, Replays: &s.syncs, Bulks: &s.syncs, Live: s.announcer, Queue: s.queue, Behind: s.behind, DeadLetters: s.dead, Letters: events.NewDeadLetters(s.js, s.stores.durable()), AdminToken: token, SessionSecret: s.config.sessionSecret, PublicOrigins: s.config.publicOrigins, Checks: s.examine, Now: time.Now, Log: s.log})
+	s.api, err = api.New(api.Config{DB: s.stores.db, Books: &s.books, Syncs: &s.syncs, Replays: &s.syncs, Bulks: &s.syncs, Live: s.announcer, Queue: s.queue, Behind: s.behind, DeadLetters: s.dead, Letters: events.NewDeadLetters(s.js, s.stores.durable()), AdminToken: token, SessionSecret: s.config.sessionSecret, PublicOrigins: s.config.publicOrigins, Checks: s.examine, UserChecks: s.examineUser, Now: time.Now, Log: s.log})
 	if err != nil {
 		return fmt.Errorf("set up the API: %w", err)
 	}
