@@ -12,7 +12,7 @@ ARGS ?=
 # For `make test`: what to test, more flags of `go test`, and how long one package may take.
 PKG ?= ./...
 TESTFLAGS ?=
-TEST_TIMEOUT ?= 10m
+TEST_TIMEOUT ?= 20m
 # For `make bench`, `make profile`, `make microbench` and `make fuzz`: which, and for how long each.
 BENCH ?= .
 BENCHTIME ?= 1s

@@ -189,3 +189,48 @@ func TestPagesFollowASweep(t *testing.T) {
 	p.waitText("#view", "Succeeded")
 	p.waitText("#view", "Servers 30")
 }
+
+// What a run did is taken back, after a look at what that would do.
+func TestPagesUndoARun(t *testing.T) {
+	t.Parallel()
+	w := newPagesWorld(t, pagesOptions{})
+	w.createSilently(customerID, smallPlan, "regretted")
+	p := w.signedIn(t, adminUser)
+	p.open("/admin")
+	p.click(byRole("button", "Sweep now"))
+	w.until("1", `SELECT count(*) FROM public.virtfusion_hourly_billing`)
+	w.until("succeeded", `SELECT state FROM serversync.runs WHERE kind = 'sweep' ORDER BY started_at DESC LIMIT 1`)
+	p.open("/admin#/runs/" + w.value(`SELECT id FROM serversync.runs WHERE kind = 'sweep' ORDER BY started_at DESC LIMIT 1`))
+	p.click(byRole("button", "Preview undo"))
+	p.waitText("#view", "It would end")
+	p.axe()
+	w.until("1", `SELECT count(*) FROM public.virtfusion_hourly_billing`)
+	p.click(byRole("button", "Do it: take it back"))
+	w.until("0", `SELECT count(*) FROM public.virtfusion_hourly_billing`)
+	p.waitText("#view", "It takes back")
+}
+
+// The watchdog says what is wrong, and has a server billed again from now on.
+func TestPagesWatchdog(t *testing.T) {
+	t.Parallel()
+	w := newPagesWorld(t, pagesOptions{})
+	server := w.createLoudly(customerID, smallPlan, "leaking")
+	w.until("1", `SELECT count(*) FROM public.virtfusion_hourly_billing`)
+	p := w.signedIn(t, adminUser)
+	p.open("/admin#/watchdog")
+	p.waitText("#view", "Nothing is wrong with SkyPANEL")
+	p.axe()
+	w.exec(`UPDATE public.virtfusion_hourly_billing SET billing_enabled = false`)
+	w.exec(`UPDATE serversync.servers SET billing = 'off', billing_reason = 'disabled_by_skypanel' WHERE virtfusion_id = $1`, server.ID) // as the books pass would within a minute
+	p.open("/admin#/runs")
+	p.open("/admin#/watchdog")
+	p.waitText("#view", "Switched off by SkyPANEL")
+	p.waitText("#view", "are not billed")
+	p.axe()
+	p.click("#view details summary")
+	p.fill(byRole("textbox", "Reason"), "not meant")
+	p.click(byRole("button", "Preview"))
+	p.waitText("#view", "would change 1 billing record")
+	p.click(byRole("button", "Apply to 1 server"))
+	w.until("true", `SELECT billing_enabled FROM public.virtfusion_hourly_billing WHERE virtfusion_server_id = $1`, server.ID)
+}

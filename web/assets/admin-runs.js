@@ -54,6 +54,7 @@ const about = (run) => [
 	h('p', { class: 'small soft' }, 'Began ', when(run.startedAt), ' (', ago(run.startedAt), ')', run.endedAt ? `, took ${took(run.startedAt, run.endedAt)}` : '', `; asked by ${run.requestedBy}`,
 		run.userId === null ? '; of all users' : ['; of ', userLink(run.userId)], run.progress.calls > 0 ? `; ${plural(run.progress.calls, 'request')} to VirtFusion, at most ${number(run.progress.callsPerSecond)} a second` : '',
 		run.approvedAt ? [`; approved by ${run.approvedBy} `, ago(run.approvedAt)] : '', '; id ', h('code', {}, run.id)),
+	run.undoes ? h('p', {}, 'It takes back ', run.undoes.runId === null ? ['the last change of ', serverLink(run.undoes.serverId), ' (', when(run.undoes.at), ')'] : link(`run ${run.undoes.runId}`, `runs/${run.undoes.runId}`), '.') : null,
 	run.replay ? h('p', { class: 'small soft' }, `${plural(run.replay.events, 'event')} published again, `, run.replay.since ? ['stored since ', when(run.replay.since)] : 'of all that the stream holds',
 		run.replay.until ? [' until ', when(run.replay.until)] : '', '. ', run.replay.limits ?? '') : null,
 ];
@@ -67,7 +68,7 @@ export function run(page) {
 	const moving = h('div');
 	const state = area(null, (r) => [h('p', { class: 'standing' }, runBadge(r), ' ', sentence(r.note)),
 		r.supersededBy ? h('p', { class: 'notice' }, 'A newer run took over what this one found. ', link('Go to that one', `runs/${r.supersededBy}`)) : null, about(r)]);
-	const decision = area(null, (r) => question(r, place, read));
+	const decision = area(null, (r) => [question(r, place, read), undoing(r, place)]);
 	const preview = area(null, (r) => (r.preview && r.state !== 'running' ? section(r.dryRun || r.state === 'needs_approval' ? 'What it would do' : 'What it set out to do', previewOf(r.preview)) : null));
 	const wrong = area(null, (r) => (r.problems.length > 0 ? section('Problems', problemsOf(r.problems)) : null));
 	const results = resultsList(id, page.signal);
@@ -139,7 +140,23 @@ function question(r, place, read) {
 			location.hash = to(`runs/${started.id}`);
 		}, 'first')));
 	}
+	if (r.kind === 'undo') {
+		return h('section', { class: 'card stack question' }, h('p', {}, h('strong', {}, found), ' What it could not take back is among the problems below.'), h('p', {}, button('Do it: take it back', place, async () => {
+			const u = r.undoes;
+			const done = await post(u.runId === null ? `api/admin/servers/${u.serverId}/undo` : `api/admin/runs/${u.runId}/undo`);
+			location.hash = to(`runs/${done.id}`);
+		}, 'danger')));
+	}
 	return h('p', { class: 'notice' }, found);
+}
+
+/** undoing offers to take back what a run did; it is shown first what that would do. */
+function undoing(r, place) {
+	if (r.dryRun || r.state === 'running' || r.new + r.updated === 0) return null;
+	return h('p', {}, button('Preview undo', place, async () => {
+		const shown = await post(`api/admin/runs/${r.id}/undo`, { dryRun: true });
+		location.hash = to(`runs/${shown.id}`);
+	}), ' ', h('span', { class: 'small soft' }, 'Shows what taking back this run would do. Changes nothing.'));
 }
 
 function approve(r, place, read) {

@@ -11,6 +11,7 @@ import { run, runs } from './admin-runs.js';
 import { server } from './admin-server.js';
 import { servers } from './admin-servers.js';
 import { user } from './admin-users.js';
+import { watchdog } from './admin-watchdog.js';
 
 const byId = (id) => document.getElementById(id);
 
@@ -18,6 +19,7 @@ const byId = (id) => document.getElementById(id);
 const views = [
 	[/^$/, 'Overview', overview],
 	[/^attention$/, 'Attention', attention],
+	[/^watchdog$/, 'Watchdog', watchdog],
 	[/^servers$/, 'Servers', servers],
 	[/^servers\/([\w-]+)$/, 'Server', server],
 	[/^runs$/, 'Runs', runs],
