@@ -70,29 +70,29 @@ var permissions = map[string]struct{ publish, subscribe []string }{
 		publish: []string{
 			"virtfusion.users.>",
 			"$JS.API.STREAM.CREATE.*", "$JS.API.STREAM.UPDATE.*", "$JS.API.STREAM.INFO.*",
-			"$JS.API.CONSUMER.CREATE.VIRTFUSION.>",
+			"$JS.API.STREAM.MSG.GET.VIRTFUSION", "$JS.API.CONSUMER.CREATE.VIRTFUSION.>", "$JS.API.CONSUMER.INFO.VIRTFUSION.>",
 		},
-		subscribe: []string{"_INBOX.>"},
+		subscribe: []string{"_INBOX.>", "serversync.ping"},
 	},
 	"reconcile": {
 		publish: []string{
 			"virtfusion.users.>", "virtfusion-dead.>", "serversync.live.*",
 			"$JS.API.STREAM.CREATE.*", "$JS.API.STREAM.UPDATE.*", "$JS.API.STREAM.INFO.*",
 			"$JS.API.CONSUMER.CREATE.VIRTFUSION.>", "$JS.API.CONSUMER.INFO.VIRTFUSION.>", "$JS.API.CONSUMER.MSG.NEXT.VIRTFUSION.>",
-			"$JS.ACK.VIRTFUSION.>",
+			"$JS.ACK.VIRTFUSION.>", "$JS.API.STREAM.MSG.GET.VIRTFUSION",
 		},
-		subscribe: []string{"_INBOX.>"},
+		subscribe: []string{"_INBOX.>", "serversync.ping"},
 	},
 	// And sweep.
 	"api": {
 		publish: []string{
-			"virtfusion.users.>", "serversync.live.*",
+			"virtfusion.users.>", "serversync.live.*", "serversync.ping",
 			"$JS.API.STREAM.CREATE.*", "$JS.API.STREAM.UPDATE.*", "$JS.API.STREAM.INFO.*",
 			"$JS.API.STREAM.MSG.GET.*", "$JS.API.STREAM.MSG.DELETE.VIRTFUSION_DEAD",
 			"$JS.API.CONSUMER.CREATE.VIRTFUSION.>", "$JS.API.CONSUMER.INFO.VIRTFUSION.>", "$JS.API.CONSUMER.MSG.NEXT.VIRTFUSION.>",
 			"$JS.API.CONSUMER.DELETE.VIRTFUSION.>",
 		},
-		subscribe: []string{"_INBOX.>", "serversync.live.*"},
+		subscribe: []string{"_INBOX.>", "serversync.live.*", "serversync.ping"},
 	},
 }
 
@@ -150,7 +150,7 @@ func (b *broker) link(ctx context.Context, target string) (*link, error) {
 func natsConfig(name, store, client, route string, others []string) string {
 	var users strings.Builder
 	for role, p := range permissions {
-		fmt.Fprintf(&users, "    { user: %q, password: %q, permissions: { publish: [%s], subscribe: [%s] } }\n",
+		fmt.Fprintf(&users, "    { user: %q, password: %q, permissions: { publish: [%s], subscribe: [%s], allow_responses: true } }\n",
 			role, natsSecret, quoted(p.publish), quoted(p.subscribe))
 	}
 	return fmt.Sprintf(`server_name: %s

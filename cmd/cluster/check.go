@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"strings"
 	"time"
 
@@ -53,6 +54,7 @@ func (m *machines) check(ctx context.Context) error {
 			m.untrue("nothing that happened was announced by way of %s", m.broker.nodes[i].Name)
 		}
 	}
+	m.checkPermissions()
 	m.report.checked = true
 	if len(m.report.lost)+len(m.report.doubled)+len(m.report.untruths) > 0 {
 		return errFound
@@ -195,6 +197,23 @@ func (m *machines) watchLead(ctx context.Context) {
 
 // leadLock is db's lock of whoever sweeps.
 const leadLock = int64(0x7377656570)
+
+// checkPermissions looks whether anybody said or wanted to hear what docs/scale-out.md
+// does not let it.
+func (m *machines) checkPermissions() {
+	for _, n := range m.broker.nodes {
+		log, err := os.ReadFile(n.LogPath())
+		if err != nil {
+			m.untrue("the log of %s cannot be read: %v", n.Name, err)
+			continue
+		}
+		for line := range strings.Lines(string(log)) {
+			if strings.Contains(line, "Violation") {
+				m.untrue("%s refused somebody: %s", n.Name, strings.TrimSpace(line))
+			}
+		}
+	}
+}
 
 // untrue notes what should not have been said.
 func (m *machines) untrue(format string, args ...any) {
