@@ -66,6 +66,8 @@ func StageUndo(ctx context.Context, idb bun.IDB, runID string, order UndoOrder) 
 		WHERE EXISTS (
 			SELECT FROM serversync.history h
 			WHERE h.virtfusion_id = k.id AND h.kind IN `+undoable+` AND CASE WHEN $3 <> '' THEN h.run_id = $3 ELSE h.at = $5::timestamptz END)
+			OR EXISTS ( -- its row is yet to come
+				SELECT FROM serversync.servers s WHERE s.virtfusion_id = k.id AND s.status = 'settling' AND s.run_id = $3 AND $3 <> '')
 		ON CONFLICT DO NOTHING`, runID, FoundUndo, order.RunID, order.ServerID, order.At)
 	return wrap(err, "list the servers that "+order.Words()+" changed")
 }
@@ -74,11 +76,13 @@ func StageUndo(ctx context.Context, idb bun.IDB, runID string, order UndoOrder) 
 const FoundUndo = "undo"
 
 // LastChange is when a server's billing, or what operators wish of it, last
-// changed; [ErrNoChange].
+// changed, but for what undoes did; [ErrNoChange].
 func LastChange(ctx context.Context, idb bun.IDB, serverID int64) (time.Time, error) {
 	var at time.Time
 	err := idb.NewRaw(`
-		SELECT at FROM serversync.history WHERE virtfusion_id = ? AND kind IN `+undoable+` ORDER BY id DESC LIMIT 1`, serverID).Scan(ctx, &at)
+		SELECT at FROM serversync.history h WHERE virtfusion_id = ? AND kind IN `+undoable+`
+			AND NOT EXISTS (SELECT FROM serversync.runs r WHERE r.id = h.run_id AND r.kind = 'undo')
+		ORDER BY id DESC LIMIT 1`, serverID).Scan(ctx, &at)
 	if errors.Is(err, sql.ErrNoRows) {
 		return at, ErrNoChange
 	}

@@ -20,7 +20,7 @@ const (
 	WishPackage    = "package"
 	WishIgnore     = "ignore"
 	WishUndone     = "undone" // what was made for it was taken back: no row is made
-	WishKeep       = "keep"   // what was changed of its rows was taken back: they stay as they are
+	WishKeep       = "keep"   // what was changed of its rows was taken back: package, price and UUID stay as they are
 )
 
 // WishChange is what becomes of operators' wishes for servers.
@@ -114,14 +114,15 @@ func TurnWishes(ctx context.Context, tx bun.Tx, turns []WishTurn, at time.Time, 
 		return fmt.Errorf("end the wishes for %d servers: %w", len(changed), err)
 	}
 	if _, err := nativeOf(tx).ExecContext(ctx, `
-		INSERT INTO serversync.overrides (virtfusion_id, kind, package_id, reason, set_by, set_at)
-		SELECT * FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::text[], $5::text[], $6::timestamptz[])`,
+		INSERT INTO serversync.overrides (virtfusion_id, kind, package_id, reason, set_by, set_at, user_id)
+		SELECT * FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::text[], $5::text[], $6::timestamptz[], $7::int[])`,
 		column(wishes, func(o *Override) int64 { return o.VirtfusionID }),
 		column(wishes, func(o *Override) string { return o.Kind }),
 		column(wishes, func(o *Override) *int64 { return o.PackageID }),
 		column(wishes, func(o *Override) string { return o.Reason }),
 		column(wishes, func(o *Override) string { return o.SetBy }),
-		column(wishes, func(o *Override) time.Time { return o.SetAt })); err != nil {
+		column(wishes, func(o *Override) time.Time { return o.SetAt }),
+		column(wishes, func(o *Override) *int64 { return o.UserID })); err != nil {
 		return fmt.Errorf("write the wishes for %d servers: %w", len(changed), err)
 	}
 	return InsertHistory(ctx, tx, lines)

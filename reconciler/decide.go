@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"serversync/db"
 	"serversync/events"
 )
 
@@ -247,6 +248,7 @@ func (d *decider) judge() {
 	s.UserID = nil
 	if own.user != nil {
 		s.UserID = &own.user.ID
+		d.lapse(func(holder *int64) bool { return holder != nil && *holder != own.user.ID })
 	}
 	switch {
 	case len(rows.native) > 0:
@@ -286,6 +288,7 @@ func (d *decider) doubts(rows matched, own owner) string {
 // gone switches billing off at once; rows and charges stay, as history.
 func (d *decider) gone() {
 	s := &d.state
+	d.lapse(func(*int64) bool { return true })
 	s.Status, s.BillingOn, s.Reason = StatusGone, false, ReasonDestroyed
 	s.Note = "VirtFusion says that the server is gone"
 	for i := range d.rows {
@@ -364,11 +367,8 @@ func (d *decider) native(rows matched, own owner) {
 		s.UserID = &row.UserID
 	}
 	c := RowChange{RowID: row.ID, Closed: closedOf(row)}
-	wishes := &d.in.Wishes
-	changed := !wishes.Keep && d.obeyOn(row, &c)
-	switch {
-	case wishes.Keep:
-		d.keep()
+	changed := d.obeyOn(row, &c)
+	switch wishes := &d.in.Wishes; {
 	case s.BillingOn && wishes.BillingOn:
 		s.Note = "SkyPANEL made its billing row; an operator wants it billed"
 	case s.BillingOn:
@@ -381,7 +381,7 @@ func (d *decider) native(rows matched, own owner) {
 		s.Reason = ReasonDisabled
 		s.Note = "SkyPANEL made its billing row and switched it off: check whether that was meant"
 	}
-	if row.UUID == "" && s.UUID != "" && row.ServerID == s.ID && !wishes.Keep {
+	if row.UUID == "" && s.UUID != "" && row.ServerID == s.ID && !d.in.Wishes.Keep {
 		c.UUID, changed = &s.UUID, true
 		before, after := sides([]change{{"server_uuid", nil, s.UUID}})
 		d.line(Line{Kind: LineChanged, RowID: row.ID, Reason: "SkyPANEL's row had no UUID: filled in", Before: before, After: after})
@@ -424,12 +424,17 @@ func (d *decider) obeyOn(row *Row, c *RowChange) bool {
 	return true
 }
 
-// keep leaves the row that counts as it is: what was changed of it was taken back.
-func (d *decider) keep() {
-	s := &d.state
-	s.Reason, s.Note = ReasonNone, "left as it is: "+d.in.Wishes.Words
-	if !s.BillingOn {
-		s.Reason = ReasonOperator
+// lapse ends the wishes of undoes that hold no longer, by the owner for whom they
+// held: what was taken back was another's, or another server's.
+func (d *decider) lapse(over func(holder *int64) bool) {
+	w := &d.in.Wishes // a copy of this decision's own
+	if w.Undone && over(w.UndoneFor) {
+		w.Undone = false
+		d.out.Lapsed = append(d.out.Lapsed, db.WishUndone)
+	}
+	if w.Keep && over(w.KeepFor) {
+		w.Keep = false
+		d.out.Lapsed = append(d.out.Lapsed, db.WishKeep)
 	}
 }
 
@@ -477,7 +482,7 @@ func (d *decider) external(rows matched, u *User) {
 		switch {
 		case d.soldTo(u) && len(d.rows) == 0 && !d.in.Wishes.BillingOn:
 			d.soldBySkyPANEL()
-		case d.in.Wishes.Ignore || d.in.Wishes.Undone || d.in.Wishes.Keep:
+		case d.in.Wishes.Ignore || d.in.Wishes.Undone:
 			s.Status, s.BillingOn, s.Reason, s.BillingID = StatusExternal, false, ReasonOperator, nil
 			s.Note = "an operator's word: " + d.in.Wishes.Words
 		case !s.Confirmed:
@@ -514,9 +519,6 @@ func (d *decider) external(rows matched, u *User) {
 			s.BillingID = nil
 		}
 		s.Note = "an operator's word: " + d.in.Wishes.Words
-	case d.in.Wishes.Keep:
-		s.Status, s.BillingOn, s.BillingID = StatusExternal, kept.Enabled, &kept.ID
-		d.keep()
 	default:
 		d.maintain(kept, u)
 	}
@@ -579,6 +581,9 @@ func (d *decider) firstDecision() bool {
 func (d *decider) maintain(r *Row, u *User) {
 	s := &d.state
 	t := termsFor(s, u, d.in)
+	if d.in.Wishes.Keep {
+		t = d.keptTerms(r, u)
+	}
 	wasOn := r.Enabled
 	if t.on && !wasOn && !d.in.Wishes.BillingOn && (r.Record == nil || r.Record.Enabled) {
 		// We left it on, or cannot know that we did not: somebody else
@@ -604,7 +609,7 @@ func (d *decider) maintain(r *Row, u *User) {
 		c.Enable, c.Resume, c.Closed = &t.on, new(d.unpaid()), ClosedNot
 		changes = append(changes, change{"last_billed_at", r.LastBilledAt, d.unpaid()})
 	}
-	if s.UUID != "" && r.UUID == "" {
+	if s.UUID != "" && r.UUID == "" && !d.in.Wishes.Keep {
 		c.UUID = &s.UUID
 		changes = append(changes, change{"server_uuid", nil, s.UUID})
 	}
@@ -622,6 +627,16 @@ func (d *decider) maintain(r *Row, u *User) {
 	d.out.Changes = append(d.out.Changes, c)
 	before, after := sides(changes)
 	d.line(Line{Kind: LineChanged, RowID: r.ID, Reason: changedWords(r, t, d.unpaid()), Before: before, After: after})
+}
+
+// keptTerms are those of a row whose package and price stay as they are: whether
+// it is billed is decided as ever.
+func (d *decider) keptTerms(r *Row, u *User) terms {
+	in := *d.in
+	in.Wishes.PackageID = &r.PackageID
+	t := termsFor(&d.state, u, &in)
+	t.packageID, t.packageName, t.monthlyPrice, t.hourlyRate, t.hours = r.PackageID, r.PackageName, r.MonthlyPrice, r.HourlyRate, r.Hours
+	return t
 }
 
 // endOthers ends billing under users who no longer own the server. A row of ours

@@ -125,9 +125,11 @@ type Wishes struct {
 	// Ignore: leave it alone; Undone: what was made for it was taken back. In
 	// either case no row is made, and one of ours is off.
 	Ignore, Undone bool
-	// Keep: what was changed of its rows was taken back. They stay as they are,
-	// but for what ends: a server that is gone, or another's.
+	// Keep: what was changed of its rows was taken back. Package, price and UUID
+	// stay as they are; whether it is billed is decided as ever.
 	Keep bool
+	// UndoneFor and KeepFor are the owners for whom that holds; nil: anybody.
+	UndoneFor, KeepFor *int64
 	// PackageID is the VirtFusion package that it is to be billed as; nil: its
 	// own.
 	PackageID *int64
@@ -173,8 +175,10 @@ type Decision struct {
 	Touch bool
 	// Left says what could not be taken back, and why; of an undo.
 	Left []string
-	// restored: a billing row gets its former values.
-	restored bool
+	// Lapsed are the wishes that hold no longer: the server is another's, or gone.
+	Lapsed []string
+	// restored: what a billing row gets back.
+	restored restored
 }
 
 // NewRow is a billing row of ours to make.
@@ -210,6 +214,8 @@ type RowChange struct {
 	Rewind    bool
 	RewindTo  *time.Time
 	ClearUUID bool
+	// Vetoed: that it is off is SkyPANEL's word, as it was before.
+	Vetoed bool
 	// Void: its pending first charge is for an hour that has not begun, and
 	// will not be owed.
 	Void bool
@@ -245,3 +251,7 @@ type Line struct {
 	RowID         int64
 	Before, After []byte // JSON objects, or nil
 }
+
+// restored says what of a row of ours, or of its UUID, an undo puts back: package,
+// price or UUID; that it is off.
+type restored struct{ terms, off bool }

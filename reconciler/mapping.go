@@ -157,6 +157,9 @@ func toChange(c *RowChange, was *db.BillingMatch, ours bool, serverID int64, now
 	if c.Enable != nil {
 		change.Record.Enabled = *c.Enable
 	}
+	if c.Vetoed {
+		change.Record.Enabled = true // as we would have it
+	}
 	change.Record.ClosedReason = string(c.Closed)
 	change.VoidAhead, change.Rewind, change.RewindTo, change.ClearUUID = c.Void, c.Rewind, c.RewindTo, c.ClearUUID
 	return change

@@ -21,6 +21,7 @@ import (
 // past is what is to be taken back of one server.
 type past struct {
 	words string      // what it was: "run …"
+	runID string      // of the run; empty: it is one server's change
 	rows  []pastRow   // billing rows that it made or changed, in that order
 	wish  *wishChange // nil: it changed no wish
 	own   []db.Override
@@ -64,7 +65,7 @@ func (ev *evidence) readPast(ctx context.Context, tx bun.Tx, works []work) error
 	ev.past = make(map[int64]*past, len(ids))
 	for i := range works {
 		w := &works[i]
-		p := &past{words: order.Words(), word: w.word}
+		p := &past{words: order.Words(), runID: order.RunID, word: w.word}
 		own := slices.DeleteFunc(slices.Clone(overrides), func(o db.Override) bool { return o.VirtfusionID != w.serverID })
 		p.own = (&db.WishChange{}).Apply(own, db.Override{})
 		ev.past[w.serverID] = p
@@ -142,11 +143,16 @@ func (ev *evidence) readPastCharges(ctx context.Context, tx bun.Tx) error {
 
 // undoing is the input of an undo: with the operators' wishes as they are
 // afterwards, which it returns too. What was made stays away by the wish undone,
-// what was changed stays as it was by the wish keep; else the next decision would
-// do it again. What operators themselves wished by the change is as it was before.
+// what was changed stays as it was by the wish keep, what was switched on stays off
+// by the wish that it be so; else the next decision would do it again. What
+// operators themselves wished by the change is as it was before.
 func undoing(in Input) (Input, []db.Override) {
 	p := *in.undo
 	in.undo = &p
+	if in.Policy.ObserveOnly {
+		p.left, p.rows, p.wish = []string{"nothing is taken back while OBSERVE_ONLY is set"}, nil, nil
+		return in, p.own
+	}
 	wishes := p.own
 	switch {
 	case p.wish == nil || sameKinds(p.own, p.wish.before):
@@ -163,24 +169,39 @@ func undoing(in Input) (Input, []db.Override) {
 		in.Wishes = wishesOf(slices.Clone(wishes))[p.word.VirtfusionID]
 		return in
 	}
-	set := func(kind string) []db.Override {
+	plain := by(wishes)
+	plain.undo = nil
+	now := Decide(plain).State // as it is without the undo
+	set := func(kind string) {
 		word := p.word
 		word.Reason = p.words + " was undone"
-		return (&db.WishChange{Set: kind}).Apply(wishes, word)
+		if kind != db.WishBillingOff {
+			word.UserID = now.UserID
+		}
+		wishes = (&db.WishChange{Set: kind}).Apply(wishes, word)
 	}
-	if slices.ContainsFunc(p.rows, func(r pastRow) bool { return r.created && stands(in.Rows, r.id) }) {
-		wishes = set(db.WishUndone)
-	} else if p.wish == nil {
-		if d := Decide(by(set(db.WishKeep))); d.restored {
-			wishes = set(db.WishKeep)
+	if now.Status == StatusGone {
+		return by(wishes), wishes
+	}
+	made := func(r pastRow) bool { return r.created && now.UserID != nil && stands(in.Rows, r.id, *now.UserID) }
+	yetToCome := in.Known != nil && in.Known.Status == StatusSettling && p.runID != "" && in.Known.RunID == p.runID
+	if yetToCome || slices.ContainsFunc(p.rows, made) {
+		set(db.WishUndone)
+	}
+	if d := Decide(by(wishes)); p.wish == nil {
+		if d.restored.terms {
+			set(db.WishKeep)
+		}
+		if d.restored.off {
+			set(db.WishBillingOff)
 		}
 	}
 	return by(wishes), wishes
 }
 
-// stands reports that a row is there and was not withdrawn.
-func stands(rows []Row, id int64) bool {
-	return slices.ContainsFunc(rows, func(r Row) bool { return r.ID == id && (r.Enabled || closedOf(&r) != ClosedWithdrawn) })
+// stands reports that a row is there for a user and was not closed.
+func stands(rows []Row, id, userID int64) bool {
+	return slices.ContainsFunc(rows, func(r Row) bool { return r.ID == id && r.UserID == userID && (r.Enabled || closedOf(&r) == ClosedNot) })
 }
 
 // sameKinds compares wishes by what they want, not by whose they are.
@@ -210,12 +231,18 @@ func (d *decider) restore() {
 		case was.created:
 			d.unmake(row, was)
 		case was.withdrawn:
-			d.left("billing row %d was withdrawn, since SkyPANEL's own bills the server: it does not come back", was.id)
-		case p.wish != nil: // the decision by the former wishes has seen to it
+			if slices.ContainsFunc(d.rows, func(r Row) bool { return !r.Ours && r.Enabled }) {
+				d.left("billing row %d was withdrawn, since SkyPANEL's own bills the server: it does not come back", was.id)
+			}
 		case row == nil:
 			d.left("billing row %d is not there any more, or names another server", was.id)
 		case d.touches(row.ID): // by what is so now
-			d.left("billing row %d was decided anew, by what is so now", was.id)
+			switch {
+			case p.wish == nil:
+				d.left("billing row %d was decided anew, by what is so now", row.ID)
+			case d.in.Wishes.Keep: // the former wishes have seen to the switch alone
+				d.addTerms(row, was)
+			}
 		default:
 			d.putBack(row, was)
 		}
@@ -234,8 +261,11 @@ func (d *decider) unmake(row *Row, was *pastRow) {
 			d.left("%s", refundWords(row, was))
 		}
 	case d.touches(row.ID):
-	default: // of a server that is gone, say
+	default: // of a server that is gone, in doubt, or another's by now
 		d.withdraw(row, d.in.undo.words+" is undone")
+		if s := &d.state; s.BillingID != nil && *s.BillingID == row.ID {
+			s.BillingOn, s.BillingID = false, nil
+		}
 	}
 }
 
@@ -302,7 +332,7 @@ func (d *decider) putBack(row *Row, was *pastRow) {
 	c := RowChange{RowID: row.ID, Closed: closedOf(row)}
 	changes := d.putTermsBack(row, &c, &before, &after)
 	if _, filled := was.after["server_uuid"]; filled && before.UUID == nil && after.UUID != nil && row.UUID == *after.UUID {
-		c.ClearUUID = true
+		c.ClearUUID, d.out.restored.terms = true, true
 		changes = append(changes, change{"server_uuid", row.UUID, nil})
 	}
 	if after.Enabled != nil {
@@ -311,9 +341,23 @@ func (d *decider) putBack(row *Row, was *pastRow) {
 	if len(changes) == 0 {
 		return
 	}
-	d.out.Changes, d.out.restored = append(d.out.Changes, c), true
+	d.out.Changes = append(d.out.Changes, c)
 	from, to := sides(changes)
 	d.line(Line{Kind: LineChanged, RowID: row.ID, Reason: d.in.undo.words + " is undone", Before: from, After: to})
+}
+
+// addTerms restores package and price in the change of a row that there is already.
+func (d *decider) addTerms(row *Row, was *pastRow) {
+	at := slices.IndexFunc(d.out.Changes, func(c RowChange) bool { return c.RowID == row.ID && c.Terms == nil })
+	before, err := factsOf(was.before)
+	after, errAfter := factsOf(was.after)
+	if at < 0 || err != nil || errAfter != nil {
+		return
+	}
+	if changes := d.putTermsBack(row, &d.out.Changes[at], &before, &after); len(changes) > 0 {
+		from, to := sides(changes)
+		d.line(Line{Kind: LineChanged, RowID: row.ID, Reason: d.in.undo.words + " is undone", Before: from, After: to})
+	}
 }
 
 // putTermsBack restores package and price.
@@ -329,7 +373,7 @@ func (d *decider) putTermsBack(row *Row, c *RowChange, before, after *facts) []c
 		packageID: orElse(before.PackageID, row.PackageID), packageName: orElse(before.PackageName, row.PackageName),
 		monthlyPrice: orElse(before.MonthlyPrice, row.MonthlyPrice), hourlyRate: orElse(before.HourlyRate, row.HourlyRate), hours: orElse(before.Hours, row.Hours),
 	}
-	c.Terms = &t
+	c.Terms, d.out.restored.terms = &t, true
 	return termsDiff(row, t)
 }
 
@@ -356,8 +400,14 @@ func (d *decider) putSwitchBack(row *Row, c *RowChange, before, after *facts) []
 		return nil // it is as it was already, or was never changed
 	case row.Enabled:
 		c.Enable, c.Closed = new(false), ClosedNot
+		reason := ReasonOperator
+		if d.in.undo.wish != nil { // an operator had it switched on against somebody's word, and that stands again
+			c.Vetoed, reason = row.Ours, ReasonDisabled
+		} else {
+			d.out.restored.off = row.Ours
+		}
 		if s.BillingID != nil && *s.BillingID == row.ID {
-			s.BillingOn, s.Reason = false, ReasonOperator
+			s.BillingOn, s.Reason = false, reason
 		}
 		changes := []change{{"billing_enabled", true, false}}
 		if after.LastBilledAt != nil && equalTime(row.LastBilledAt, after.LastBilledAt) {
@@ -366,7 +416,11 @@ func (d *decider) putSwitchBack(row *Row, c *RowChange, before, after *facts) []
 		}
 		return changes
 	}
-	if why := d.mayNotBill(row); why != "" {
+	then := *row // as it will be
+	if c.Terms != nil {
+		then.PackageID = c.Terms.packageID
+	}
+	if why := d.mayNotBill(&then); why != "" {
 		d.left("billing row %d stays off: %s", row.ID, why)
 		return nil
 	}
@@ -379,16 +433,31 @@ func (d *decider) putSwitchBack(row *Row, c *RowChange, before, after *facts) []
 // mayNotBill says why a row must not be switched on; empty: it may.
 func (d *decider) mayNotBill(row *Row) string {
 	s := &d.state
+	user, known := d.in.Users.ByID[row.UserID]
 	switch {
 	case s.Status == StatusGone:
 		return "the server is gone"
 	case s.Status == StatusConflict:
 		return "evidence about the server disagrees"
-	case s.UserID == nil || *s.UserID != row.UserID:
+	case s.UserID == nil || *s.UserID != row.UserID || !known:
 		return fmt.Sprintf("the server does not belong to user %d any more", row.UserID)
+	case d.in.Wishes.off() || d.in.Wishes.Undone:
+		return "an operator wants it off"
+	}
+	if t := d.keptTerms(row, &user); !t.on {
+		if row.Ours || t.reason != ReasonSelfService && t.reason != ReasonUnpriced {
+			return "it would not be billed today (" + string(t.reason) + ")"
+		}
 	}
 	for i := range d.rows {
-		if r := &d.rows[i]; r.ID != row.ID && r.Enabled && !d.touches(r.ID) {
+		r := &d.rows[i]
+		on := r.Enabled
+		for j := range d.out.Changes {
+			if c := &d.out.Changes[j]; c.RowID == r.ID && c.Enable != nil {
+				on = *c.Enable
+			}
+		}
+		if withdrawn := slices.ContainsFunc(d.out.Withdraw, func(w RowWithdrawal) bool { return w.RowID == r.ID }); r.ID != row.ID && on && !withdrawn {
 			return fmt.Sprintf("billing row %d bills the server", r.ID)
 		}
 	}
@@ -402,22 +471,48 @@ func decideUndo(in Input) (Decision, []db.Override) {
 	return Decide(in), wishes
 }
 
-// turnWishes writes the wishes of servers of which something was taken back.
+// turnWishes writes the wishes of servers of which something was taken back, and
+// ends those of earlier undoes that hold no longer.
 func turnWishes(ctx context.Context, tx bun.Tx, decisions []decided, ev *evidence, now time.Time) error {
 	var turns []db.WishTurn
-	var runID string
+	var lapsed []int64
+	byRun := make(map[string][]db.WishTurn)
 	for i := range decisions {
 		d := &decisions[i]
-		if p := ev.past[d.serverID]; p != nil && ev.known[d.serverID] != nil {
+		switch p := ev.past[d.serverID]; {
+		case p != nil && ev.known[d.serverID] != nil:
 			row := toInventory(&d.State, ev.known[d.serverID])
-			turns = append(turns, db.WishTurn{Server: &row, Was: p.own, Is: d.wishes, Why: p.word.SetBy + " undid " + p.words})
-			runID = d.RunID
+			byRun[d.RunID] = append(byRun[d.RunID], db.WishTurn{Server: &row, Was: p.own, Is: d.wishes, Why: p.word.SetBy + " undid " + p.words})
+		case len(d.Lapsed) > 0:
+			lapsed = append(lapsed, d.serverID)
 		}
 	}
-	if len(turns) == 0 {
+	for runID, turns := range byRun { // there is one
+		if err := db.TurnWishes(ctx, tx, turns, now, runID); err != nil {
+			return err
+		}
+	}
+	if len(lapsed) == 0 {
 		return nil
 	}
-	return db.TurnWishes(ctx, tx, turns, now, runID)
+	overrides, err := db.OverridesByServer(ctx, tx, lapsed)
+	if err != nil {
+		return err
+	}
+	for i := range decisions {
+		d := &decisions[i]
+		if len(d.Lapsed) == 0 || ev.past[d.serverID] != nil {
+			continue
+		}
+		own := slices.DeleteFunc(slices.Clone(overrides), func(o db.Override) bool { return o.VirtfusionID != d.serverID })
+		row := toInventory(&d.State, ev.known[d.serverID])
+		change := db.WishChange{Drop: d.Lapsed}
+		turns = append(turns, db.WishTurn{
+			Server: &row, Was: (&db.WishChange{}).Apply(own, db.Override{}), Is: change.Apply(own, db.Override{}),
+			Why: "what was undone concerned another owner, or a server that is gone: it is decided as ever",
+		})
+	}
+	return db.TurnWishes(ctx, tx, turns, now, "")
 }
 
 // undoWorks are the works of an undo.

@@ -79,9 +79,9 @@ func wishesOf(overrides []db.Override) map[int64]Wishes {
 		case db.WishIgnore:
 			w.Ignore = true
 		case db.WishUndone:
-			w.Undone = true
+			w.Undone, w.UndoneFor = true, o.UserID
 		case db.WishKeep:
-			w.Keep = true
+			w.Keep, w.KeepFor = true, o.UserID
 		case db.WishPackage:
 			w.PackageID = o.PackageID
 		}
