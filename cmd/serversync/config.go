@@ -132,7 +132,7 @@ func settings() []setting {
 		{env: "SWEEP_MAX_CHANGES", fallback: "20%", usage: "how many servers' billing a run may change unasked: a number, or a share of all", apply: applyMaxChanges},
 		{env: "BILLING_START", fallback: "discovery", usage: "discovery, or creation: bill the time before the discovery too", apply: applyBillingStart},
 		{env: "BILLING_SELF_SERVICE", fallback: "false", usage: "bill servers that VirtFusion bills itself", boolean: true, apply: boolean(func(c *config) *bool { return &c.policy.BillSelfService })},
-		{env: "BILLING_INITIAL_CHARGE", fallback: "record", usage: "record: the first hour is a pending transaction; none: no transaction", apply: applyInitialCharge},
+		{env: "BILLING_INITIAL_CHARGE", fallback: "record", usage: "record: the first hour is a pending transaction; deduct: its credit is taken through VirtFusion's API; none: no transaction", apply: applyInitialCharge},
 		{env: "LOG_LEVEL", fallback: "info", usage: "trace, debug, info, warn or error", apply: applyLogLevel},
 		{env: "LOG_FORMAT", usage: "json or console (default: console on a terminal, else json)", apply: oneOf(func(c *config) *string { return &c.logFormat }, "json", "console", "")},
 	}
@@ -432,12 +432,10 @@ func applyBillingStart(c *config, v string) error {
 
 func applyInitialCharge(c *config, v string) error {
 	switch charge := reconciler.InitialCharge(v); charge {
-	case reconciler.ChargeRecord, reconciler.ChargeNone:
+	case reconciler.ChargeRecord, reconciler.ChargeDeduct, reconciler.ChargeNone:
 		c.policy.InitialCharge = charge
-	case "deduct":
-		return errors.New("this version cannot deduct credit yet: say record or none")
 	default:
-		return errors.New("say record or none")
+		return errors.New("say record, deduct or none")
 	}
 	return nil
 }

@@ -210,7 +210,34 @@ func examineDatabase(ctx context.Context, database *bun.DB) []finding {
 	}
 	findings = append(findings, examinePrivileges(ctx, database))
 	findings = append(findings, examineSweeps(ctx, database)...)
-	return findings
+	return append(findings, examineCharges(ctx, database)...)
+}
+
+// examineCharges says which first charges wait for a person, and whether any
+// could be entered in SkyPANEL's ledger, where there are some. Without any there
+// is nothing to say.
+func examineCharges(ctx context.Context, database *bun.DB) []finding {
+	f := finding{Check: "first charges", Remedy: "run serversync migrate: the outbox of first charges cannot be read"}
+	open, err := db.CountOpenCharges(ctx, database)
+	if err != nil {
+		f.Detail = err.Error()
+		return []finding{f}
+	}
+	obstacles, err := db.LedgerObstacles(ctx, database)
+	switch {
+	case err != nil:
+		f.Detail = err.Error()
+	case open[db.ChargeUnclear] > 0:
+		f.Detail = fmt.Sprintf("of %d nobody knows whether their credit was taken", open[db.ChargeUnclear])
+		f.Remedy = "GET /api/admin/charges?state=unclear lists them, each with what to look for in VirtFusion; then POST /api/admin/charges/{id}/resolve"
+	case open[db.ChargeDue] > 0 && len(obstacles) > 0:
+		f.Detail, f.Remedy = fmt.Sprintf("%d wait, and could not be entered in SkyPANEL's ledger", open[db.ChargeDue]), db.LedgerRemedy(obstacles)
+	case open[db.ChargeDue]+open[db.ChargeTaking] > 0:
+		f.OK, f.Detail = true, fmt.Sprintf("%d wait to be taken, %d are being taken", open[db.ChargeDue], open[db.ChargeTaking])
+	default:
+		return nil
+	}
+	return []finding{f}
 }
 
 // examinePrivileges looks for what our role may not do and has to.
