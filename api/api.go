@@ -13,6 +13,8 @@ import (
 	"github.com/labstack/echo/v4"
 	"github.com/rs/zerolog"
 	"github.com/uptrace/bun"
+
+	"serversync/db"
 )
 
 // books is the reconciler, the only one who changes billing rows. Its methods
@@ -24,6 +26,10 @@ type books interface {
 	// VoidOrphanedCharges voids the pending charges of ours whose rows were
 	// withdrawn, and returns how many.
 	VoidOrphanedCharges(ctx context.Context) (voided int, err error)
+	// ResolveCharge writes what a person has found out about a first charge:
+	// whether its credit was taken, and by which record of VirtFusion's. It returns
+	// the charge as it is then, [db.ErrNoCharge] or [db.ErrChargeState].
+	ResolveCharge(ctx context.Context, id int64, taken bool, creditID, by string) (db.FirstCharge, error)
 }
 
 // syncer works on one user's sync, in the background of this process. Its
@@ -159,6 +165,8 @@ func (a *API) Register(e *echo.Echo) {
 	admin.GET("/dead-letters", a.listDeadLetters)
 	admin.POST("/dead-letters/:id/requeue", a.requeueDeadLetter)
 	admin.DELETE("/dead-letters/:id", a.discardDeadLetter)
+	admin.GET("/charges", a.listCharges)
+	admin.POST("/charges/:id/resolve", a.resolveCharge)
 	admin.GET("/reports/external.csv", a.externalReport)
 	for name, read := range chartsByName {
 		admin.GET("/charts/"+name+".svg", a.drawChart(read))

@@ -52,6 +52,12 @@ func changeMessage(u *db.UserChange) string {
 		return "the record of its billing was taken back: nothing was charged by it"
 	case "refund_due":
 		return "a charge is looked at by your provider"
+	case "charge_taken":
+		return "its first hour was charged"
+	case "charge_failed", "charge_cancelled":
+		return "its first hour is not charged"
+	case "charge_unclear":
+		return "whether its first hour was charged is looked at by your provider"
 	case "charge_voided":
 		return "a charge that was waiting was dropped"
 	}

@@ -25,6 +25,10 @@ func TestChangeMessages(t *testing.T) {
 		{"billing_changed", `{"monthly_price": "2.5"}`, `{"monthly_price": "24"}`, "its list price changed from $2.5 to $24 a month"},
 		{"billing_changed", `{"billing_enabled": false}`, `{"billing_enabled": true}`, "its billing was switched on"},
 		{"billing_changed", `{"package_id": 1}`, `{"package_id": 2}`, "its plan changed"},
+		{"charge_taken", `{}`, `{}`, "its first hour was charged"},
+		{"charge_failed", `{}`, `{}`, "its first hour is not charged"},
+		{"charge_cancelled", `{}`, `{}`, "its first hour is not charged"},
+		{"charge_unclear", `{}`, `{}`, "whether its first hour was charged is looked at by your provider"},
 		{"billing_closed", `{}`, `{}`, "its billing ended"},
 		{"of tomorrow", `7`, `"x"`, "something about it changed"},
 	} {

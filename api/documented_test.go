@@ -36,6 +36,10 @@ func TestEveryDescribedAnswerIsGiven(t *testing.T) {
 	type request struct{ method, path string }
 	allowed := func(r request) {
 		t.Helper()
+		if r.path == "/api/admin/charges/1/resolve" {
+			s.put(t, r.path, `{"taken": false}`)
+			return
+		}
 		if r.path == "/api/admin/servers/bulk" {
 			s.put(t, r.path, `{"ids": [7], "action": "resync"}`)
 			return
@@ -82,6 +86,8 @@ func TestEveryDescribedAnswerIsGiven(t *testing.T) {
 		{"GET", "/api/admin/dead-letters"},
 		{"POST", "/api/admin/dead-letters/one/requeue"},
 		{"DELETE", "/api/admin/dead-letters/one"},
+		{"GET", "/api/admin/charges"},
+		{"POST", "/api/admin/charges/1/resolve"},
 		{"GET", "/api/admin/reports/external.csv"},
 		{"GET", "/api/admin/charts/external.svg"},
 		{"GET", "/api/admin/charts/events.svg"},
@@ -123,6 +129,8 @@ func TestEveryDescribedAnswerIsGiven(t *testing.T) {
 		{"GET", "/api/admin/dead-letters?limit=x"},
 		{"POST", "/api/admin/dead-letters/none/requeue"},
 		{"DELETE", "/api/admin/dead-letters/none"},
+		{"GET", "/api/admin/charges?state=x"},
+		{"POST", "/api/admin/charges/x/resolve"},
 		{"GET", "/api/admin/reports/external.csv?user=7"},
 		{"GET", "/api/admin/charts/external.svg?days=x"},
 		{"GET", "/api/admin/charts/events.svg?days=x"},
@@ -131,7 +139,12 @@ func TestEveryDescribedAnswerIsGiven(t *testing.T) {
 	}...) {
 		allowed(r)
 	}
-	for _, path := range []string{"/api/admin/users/41/servers/replay", "/api/admin/servers/bulk"} {
+	for _, cause := range []error{db.ErrNoCharge, db.ErrChargeState} {
+		s.books.resolve = func(int64) (db.FirstCharge, error) { return db.FirstCharge{State: db.ChargeTaken}, cause }
+		allowed(request{"POST", "/api/admin/charges/1/resolve"})
+	}
+	s.books.resolve = nil
+	for _, path := range []string{"/api/admin/users/41/servers/replay", "/api/admin/servers/bulk", "/api/admin/charges/1/resolve"} {
 		s.put(t, path, `{"action": "none"}`)
 		s.put(t, path, strings.Repeat(" ", 1<<20+1))
 	}
@@ -177,13 +190,15 @@ func TestEveryDescribedAnswerIsGiven(t *testing.T) {
 	// Faults of ours: parts that panic, and columns that cannot be read.
 	s.checks = func() []api.Finding { panic("the doctor fell ill") }
 	s.books.redecide = func([]int64) (int, error) { panic("the books fell down") }
+	s.books.resolve = func(int64) (db.FirstCharge, error) { panic("the charges fell out") }
+	s.addCharge(t, db.ChargeDue, "")
 	s.syncs.err, s.syncs.begun = nil, func(*db.Run) { panic("the sync fell over") }
 	s.letters.panics = true
 	for _, statement := range []string{
 		`INSERT INTO virtfusion_cron_settings (enabled, hours_per_month) VALUES (false, 730);
 			ALTER TABLE virtfusion_cron_settings RENAME TO settings_of_cron;
 			CREATE VIEW virtfusion_cron_settings AS SELECT id, hours_per_month, 1 / (id - id) = 1 AS enabled, false AS hourly_billing_enabled FROM settings_of_cron;
-			UPDATE serversync.history SET at = 'infinity'; UPDATE serversync.billing_rows SET created_at = 'infinity'; UPDATE serversync.lag_samples SET at = 'infinity' WHERE at = '2026-03-01T10:00Z';
+			UPDATE serversync.history SET at = 'infinity'; UPDATE serversync.billing_rows SET created_at = 'infinity'; UPDATE serversync.charges SET created_at = 'infinity'; UPDATE serversync.lag_samples SET at = 'infinity' WHERE at = '2026-03-01T10:00Z';
 			ALTER TABLE serversync.servers ALTER COLUMN last_seen_at TYPE text USING 'never'`,
 		`UPDATE serversync.servers SET status = 'gone' WHERE virtfusion_id = 7; UPDATE serversync.runs SET progress = '"none"' WHERE kind = 'sweep';
 			DELETE FROM serversync.runs WHERE id LIKE 'sync-of-%';
@@ -203,6 +218,7 @@ func TestEveryDescribedAnswerIsGiven(t *testing.T) {
 	// A database without our tables.
 	s.syncs.err = api.ErrNotReady
 	s.letters.panics, s.letters.err = false, errors.New("the broker is away")
+	s.books.resolve = func(int64) (db.FirstCharge, error) { return db.FirstCharge{}, api.ErrNotReady }
 	s.exec(t, `DROP SCHEMA serversync CASCADE`)
 	for _, r := range ordinary {
 		allowed(r)

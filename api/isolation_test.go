@@ -56,6 +56,8 @@ var routes = map[string]access{
 	"GET /api/admin/dead-letters":                   ofAdmin,
 	"POST /api/admin/dead-letters/:id/requeue":      ofAdmin,
 	"DELETE /api/admin/dead-letters/:id":            ofAdmin,
+	"GET /api/admin/charges":                        ofAdmin,
+	"POST /api/admin/charges/:id/resolve":           ofAdmin,
 	"GET /api/admin/reports/external.csv":           ofAdmin,
 	"GET /api/admin/charts/external.svg":            ofAdmin,
 	"GET /api/admin/charts/events.svg":              ofAdmin,

@@ -82,10 +82,11 @@ type Preview struct {
 	CreateOff         int64            `json:"createOff"` // of those to create, not billed
 	Off               map[string]int64 `json:"off"`       // those, by reason
 	Customers         int64            `json:"customers"`
-	FirstCharges      int64            `json:"firstCharges"` // recorded as pending, collected by nobody
+	FirstCharges      int64            `json:"firstCharges"` // recorded as pending, collected by nobody unless collected
 	FirstChargeAmount string           `json:"firstChargeAmount"`
-	ListMonthly       string           `json:"listMonthly"`      // what a month costs more, or less, by the list
-	EffectiveMonthly  string           `json:"effectiveMonthly"` // the same in whole tokens
+	Collected         bool             `json:"firstChargesCollected"` // taken from the users' credit
+	ListMonthly       string           `json:"listMonthly"`           // what a month costs more, or less, by the list
+	EffectiveMonthly  string           `json:"effectiveMonthly"`      // the same in whole tokens
 	Largest           []Effect         `json:"largest"`
 	Missing           int64            `json:"missing"`
 	Changes           int64            `json:"changes"` // that count towards the limit
@@ -144,7 +145,7 @@ func toRun(r *db.Run, totals db.RunTotals) Run {
 func toPreview(p *db.RunPreview) *Preview {
 	v := &Preview{
 		Create: p.Create, Change: p.Change, Move: p.Move, End: p.End, None: p.None, CreateOff: p.CreateOff, Off: p.Off,
-		Customers: p.Customers, FirstCharges: p.FirstCharges, FirstChargeAmount: dollars(p.FirstChargeAmount),
+		Customers: p.Customers, FirstCharges: p.FirstCharges, FirstChargeAmount: dollars(p.FirstChargeAmount), Collected: p.Collected,
 		ListMonthly: dollars(p.ListMonthly), EffectiveMonthly: dollars(p.EffectiveMonthly), Largest: make([]Effect, 0, len(p.Largest)),
 		Missing: p.Missing, Changes: p.Changes, Limit: p.Limit, Fleet: p.Fleet, Asks: orNull(p.Asks),
 	}

@@ -3,6 +3,7 @@ package api_test
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -62,6 +63,8 @@ type recorder struct {
 	redecided [][]int64
 	voids     int
 	redecide  func(ids []int64) (int, error) // when set
+	resolved  []string
+	resolve   func(id int64) (db.FirstCharge, error) // when set
 }
 
 func (r *recorder) Redecide(_ context.Context, ids []int64) (int, error) {
@@ -75,6 +78,14 @@ func (r *recorder) Redecide(_ context.Context, ids []int64) (int, error) {
 func (r *recorder) VoidOrphanedCharges(context.Context) (int, error) {
 	r.voids++
 	return r.voids, nil
+}
+
+func (r *recorder) ResolveCharge(_ context.Context, id int64, taken bool, creditID, by string) (db.FirstCharge, error) {
+	r.resolved = append(r.resolved, fmt.Sprintf("%d %t %q by %s", id, taken, creditID, by))
+	if r.resolve != nil {
+		return r.resolve(id)
+	}
+	return db.FirstCharge{ID: id, State: db.ChargeFailed, ServerID: 7, UserID: 41, Tokens: 1, CreditID: creditID, CreatedAt: noon(), DueAt: noon()}, nil
 }
 
 // system is the API behind the real HTTP server.

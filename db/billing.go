@@ -82,7 +82,8 @@ func scanBillingMatch(rows *sql.Rows) (BillingMatch, error) {
 
 // ChargedBeside reports, for each of the billing rows, whether it has charges
 // other than the pending first one that we recorded ourselves (known by its
-// id, or by our reference where the id is not known).
+// id, or by our reference where the id is not known). That one counts, too, once
+// its credit is being taken; not when nothing was taken after all.
 func ChargedBeside(ctx context.Context, idb bun.IDB, billingIDs []int64, chargeIDs []*int64) (map[int64]bool, error) {
 	ids, err := queryAll(ctx, idb, scanID, `
 		SELECT k.billing_id
@@ -90,7 +91,8 @@ func ChargedBeside(ctx context.Context, idb bun.IDB, billingIDs []int64, chargeI
 		WHERE EXISTS (
 			SELECT FROM public.virtfusion_hourly_transactions t
 			WHERE t.billing_id = k.billing_id
-				AND NOT (t.status = 'pending' AND t.transaction_id IS NULL
+				AND NOT ((t.status = 'pending' AND t.transaction_id IS NULL AND NOT `+inHand+`
+						OR t.status = 'failed' AND EXISTS (SELECT FROM serversync.charges c WHERE c.transaction_id = t.id AND c.state IN ('failed', 'cancelled')))
 					AND coalesce(t.id = k.charge_id, t.reference_1 LIKE 'external_server_%', false)))`,
 		billingIDs, chargeIDs)
 	if err != nil {
@@ -109,12 +111,16 @@ type NewBilling struct {
 	HourlyBilling
 	// Charge is the pending transaction of the first hour; nil records none.
 	Charge *HourlyTransaction
-	RunID  string
-	Now    time.Time
+	// Tokens are to be taken for it from the credit of VirtFusion's user OwnerID,
+	// not before its hour begins; 0: nobody collects it.
+	Tokens  int64
+	OwnerID int64
+	RunID   string
+	Now     time.Time
 }
 
-// InsertBilling makes billing rows, their first charges and our own records of
-// them in one statement, and returns the billing row's id by VirtFusion id.
+// InsertBilling makes billing rows, their first charges, what is to be taken for
+// these and our own records of them in one statement, and returns the billing row's id by VirtFusion id.
 // There may be one row per server in a call.
 func InsertBilling(ctx context.Context, idb bun.IDB, rows []NewBilling) (map[int64]int64, error) {
 	if len(rows) == 0 {
@@ -137,10 +143,10 @@ func InsertBilling(ctx context.Context, idb bun.IDB, rows []NewBilling) (map[int
 			SELECT * FROM unnest(
 				$1::int[], $2::int[], $3::text[], $4::int[], $5::text[], $6::text[], $7::text[], $8::int[], $9::bool[],
 				$10::timestamp[], $11::timestamp[], $12::text[], $13::timestamp[],
-				$14::bool[], $15::text[], $16::timestamp[], $17::timestamp[], $18::text[])
+				$14::bool[], $15::text[], $16::timestamp[], $17::timestamp[], $18::text[], $19::bigint[], $20::bigint[])
 			AS v (user_id, virtfusion_server_id, server_uuid, package_id, package_name, monthly_price, hourly_rate, hours_in_month, billing_enabled,
 				server_created_at, last_billed_at, reference_1, at,
-				charged, amount, period_start, period_end, run_id)),
+				charged, amount, period_start, period_end, run_id, tokens, owner_id)),
 		made AS (
 			INSERT INTO public.virtfusion_hourly_billing (
 				user_id, server_id, virtfusion_server_id, server_uuid, package_id, package_name,
@@ -160,6 +166,13 @@ func InsertBilling(ctx context.Context, idb bun.IDB, rows []NewBilling) (map[int
 			FROM made JOIN input USING (virtfusion_server_id)
 			WHERE charged
 			RETURNING id, billing_id),
+		outbox AS (
+			INSERT INTO serversync.charges (transaction_id, billing_id, virtfusion_id, user_id, owner_id, tokens, reference, created_at, due_at)
+			SELECT charges.id, made.id, virtfusion_server_id, user_id, owner_id, tokens,
+				'serversync-' || coalesce((SELECT min(id) FROM serversync.installation), '0') || '-' || charges.id,
+				at AT TIME ZONE 'UTC', greatest(at, period_start) AT TIME ZONE 'UTC'
+			FROM made JOIN input USING (virtfusion_server_id) JOIN charges ON charges.billing_id = made.id
+			WHERE tokens > 0),
 		records AS (
 			INSERT INTO serversync.billing_rows (
 				billing_id, virtfusion_id, made_by, user_id, enabled, package_id, monthly_price,
@@ -186,7 +199,9 @@ func InsertBilling(ctx context.Context, idb bun.IDB, rows []NewBilling) (map[int
 		column(rows, func(n *NewBilling) string { return charge(n).AmountCharged.String() }),
 		column(rows, func(n *NewBilling) *time.Time { return timestamp(charge(n).BillingPeriodStart) }),
 		column(rows, func(n *NewBilling) *time.Time { return timestamp(charge(n).BillingPeriodEnd) }),
-		column(rows, func(n *NewBilling) *string { return nullIfEmpty(n.RunID) }))
+		column(rows, func(n *NewBilling) *string { return nullIfEmpty(n.RunID) }),
+		column(rows, func(n *NewBilling) int64 { return n.Tokens }),
+		column(rows, func(n *NewBilling) int64 { return n.OwnerID }))
 	if err != nil {
 		return nil, fmt.Errorf("make %d billing rows: %w", len(rows), err)
 	}
@@ -289,8 +304,8 @@ func ChangeBilling(ctx context.Context, idb bun.IDB, changes []BillingChange) er
 	return writeRecords(ctx, idb, column(changes, func(c *BillingChange) BillingRecord { return c.Record }))
 }
 
-// voidAhead voids first charges of ours for hours that have not begun. It
-// costs nothing where there are none.
+// voidAhead voids first charges of ours for hours that have not begun, so that
+// no credit is taken for them. It costs nothing where there are none.
 func voidAhead(ctx context.Context, idb bun.IDB, changes []BillingChange) error {
 	var charges []int64
 	var now time.Time
@@ -302,9 +317,12 @@ func voidAhead(ctx context.Context, idb bun.IDB, changes []BillingChange) error 
 	if len(charges) == 0 {
 		return nil
 	}
+	if err := cancelCharges(ctx, idb, nil, charges, "billing ended before the hour began", now); err != nil {
+		return err
+	}
 	if _, err := nativeOf(idb).ExecContext(ctx, `
-		UPDATE public.virtfusion_hourly_transactions SET status = 'failed'
-		WHERE id = ANY ($1::int[]) AND status = 'pending' AND transaction_id IS NULL AND billing_period_start > $2::timestamp`,
+		UPDATE public.virtfusion_hourly_transactions t SET status = 'failed'
+		WHERE id = ANY ($1::int[]) AND status = 'pending' AND transaction_id IS NULL AND billing_period_start > $2::timestamp AND NOT `+inHand,
 		charges, timestamp(&now)); err != nil {
 		return fmt.Errorf("void %d charges for hours that have not begun: %w", len(charges), err)
 	}
@@ -390,6 +408,10 @@ func WithdrawBilling(ctx context.Context, idb bun.IDB, withdrawals []Withdrawal)
 		SELECT id FROM public.virtfusion_hourly_billing WHERE id = ANY ($1::int[]) ORDER BY id FOR UPDATE`, ids); err != nil {
 		return fmt.Errorf("lock %d billing rows to withdraw: %w", len(ids), err)
 	}
+	// From here on nobody takes credit for them, or somebody has begun to.
+	if err := cancelCharges(ctx, idb, ids, nil, "its billing row was taken back", withdrawals[0].Now); err != nil {
+		return err
+	}
 	charged, err := ChargedBeside(ctx, idb, ids, charges)
 	if err != nil {
 		return err
@@ -401,12 +423,13 @@ func WithdrawBilling(ctx context.Context, idb bun.IDB, withdrawals []Withdrawal)
 	}
 	remove := column(withdrawals, func(w *Withdrawal) bool { return w.Delete })
 
-	// The first charge goes with its row, or is voided when the row stays.
+	// The first charge goes with its row, or is voided when the row stays; one
+	// whose credit is being taken stays as it is until it is known what was taken.
 	if _, err := nativeOf(idb).ExecContext(ctx, `
 		WITH v AS (SELECT * FROM unnest($1::int[], $2::bool[], $3::int[]) AS v (billing_id, remove, charge_id)),
 		pending AS (
 			SELECT t.id, v.remove FROM v JOIN public.virtfusion_hourly_transactions t USING (billing_id)
-			WHERE t.status = 'pending' AND t.transaction_id IS NULL
+			WHERE t.status = 'pending' AND t.transaction_id IS NULL AND NOT `+inHand+`
 				AND (t.id = v.charge_id OR t.reference_1 LIKE 'external_server_%')),
 		deleted AS (
 			DELETE FROM public.virtfusion_hourly_transactions t USING pending p WHERE t.id = p.id AND p.remove)

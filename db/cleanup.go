@@ -118,8 +118,8 @@ func findStray(ctx context.Context, idb bun.IDB, limit int) ([]CleanupFinding, e
 	return findings, nil
 }
 
-// orphanedCharges are pending charges of ours, which nobody collected, of rows
-// that were withdrawn and are off or deleted.
+// orphanedCharges are pending charges of ours, which nobody collected or will
+// collect, of rows that were withdrawn and are off or deleted.
 const orphanedCharges = `
 	withdrawn AS (
 		SELECT r.billing_id, r.virtfusion_id, r.user_id, r.charge_id
@@ -129,11 +129,11 @@ const orphanedCharges = `
 	orphans AS (
 		SELECT w.*, t.id, t.amount_charged FROM withdrawn w
 		JOIN public.virtfusion_hourly_transactions t ON t.id = w.charge_id AND coalesce(t.billing_id = w.billing_id, true)
-		WHERE t.status = 'pending' AND t.transaction_id IS NULL
+		WHERE t.status = 'pending' AND t.transaction_id IS NULL AND NOT ` + openCharge + `
 		UNION
 		SELECT w.*, t.id, t.amount_charged FROM withdrawn w
 		JOIN public.virtfusion_hourly_transactions t ON t.billing_id = w.billing_id
-		WHERE t.status = 'pending' AND t.transaction_id IS NULL AND t.reference_1 LIKE 'external_server_%')`
+		WHERE t.status = 'pending' AND t.transaction_id IS NULL AND t.reference_1 LIKE 'external_server_%' AND NOT ` + openCharge + `)`
 
 func findOrphanedCharges(ctx context.Context, idb bun.IDB, limit int) ([]CleanupFinding, error) {
 	findings, err := collectFindings(ctx, idb, `
@@ -177,7 +177,7 @@ func VoidOrphanedCharges(ctx context.Context, idb bun.IDB, now time.Time) ([]His
 			WHERE t.id IN (SELECT id FROM orphans) ORDER BY t.id FOR UPDATE SKIP LOCKED),
 		voided AS (
 			UPDATE public.virtfusion_hourly_transactions t SET status = 'failed'
-			FROM locked WHERE t.id = locked.id AND t.status = 'pending' AND t.transaction_id IS NULL
+			FROM locked WHERE t.id = locked.id AND t.status = 'pending' AND t.transaction_id IS NULL AND NOT `+openCharge+`
 			RETURNING t.id)
 		SELECT o.id, o.billing_id, o.virtfusion_id, o.user_id, o.amount_charged::text
 		FROM voided JOIN orphans o USING (id)

@@ -27,8 +27,10 @@ type RunEffect struct {
 	ListAfter       decimal.Decimal `json:"listAfter"`
 	EffectiveBefore decimal.Decimal `json:"effectiveBefore"`
 	EffectiveAfter  decimal.Decimal `json:"effectiveAfter"`
-	// FirstCharge is the pending first charge that would be recorded; 0: none.
+	// FirstCharge is the first charge that would be recorded as pending; 0: none.
+	// Collected: it would be taken from the user's credit.
 	FirstCharge decimal.Decimal `json:"firstCharge"`
+	Collected   bool            `json:"collected,omitempty"`
 	// Left says what of a change cannot be taken back, and why; of an undo.
 	Left string `json:"left,omitempty"`
 	// Changes: deciding the server changes something of ours, if only words.
@@ -47,9 +49,11 @@ type RunPreview struct {
 	Off       map[string]int64 `json:"off,omitempty"`
 	// Customers are the different users whom changes of the books concern.
 	Customers int64 `json:"customers"`
-	// FirstCharges are pending transactions, which nobody collects.
+	// FirstCharges are pending transactions, which nobody collects, unless
+	// Collected: then they are taken from the users' credit.
 	FirstCharges      int64           `json:"firstCharges"`
 	FirstChargeAmount decimal.Decimal `json:"firstChargeAmount"`
+	Collected         bool            `json:"collected,omitempty"`
 	// What the month costs more (or less) than before, by the list and as
 	// SkyPANEL rounds it.
 	ListMonthly      decimal.Decimal `json:"listMonthly"`

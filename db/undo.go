@@ -99,7 +99,8 @@ type ChargedRow struct {
 }
 
 // ChargedSince adds up the completed charges of billing rows, each since its own
-// time. Rows without any are absent.
+// time, and those of which nobody knows yet whether they are. Rows without any
+// are absent.
 func ChargedSince(ctx context.Context, idb bun.IDB, billingIDs []int64, since []time.Time) (map[int64]ChargedRow, error) {
 	if len(billingIDs) == 0 {
 		return nil, nil //nolint:nilnil // nothing to look up
@@ -119,7 +120,7 @@ func ChargedSince(ctx context.Context, idb bun.IDB, billingIDs []int64, since []
 		SELECT k.id, count(*), sum(t.amount_charged)
 		FROM unnest($1::int[], $2::timestamp[]) AS k (id, since)
 		JOIN public.virtfusion_hourly_transactions t ON t.billing_id = k.id
-		WHERE t.status = 'completed' AND t.created_at >= k.since
+		WHERE (t.status = 'completed' OR t.status = 'pending' AND `+inHand+`) AND t.created_at >= k.since
 		GROUP BY k.id`, billingIDs, since)
 	if err != nil {
 		return nil, fmt.Errorf("add up the charges of %d billing rows: %w", len(billingIDs), err)

@@ -83,5 +83,5 @@ func beyond(now, seen *db.RunEffect) bool {
 	}
 	return seen == nil || now.Effect != seen.Effect || (now.UserID == nil) != (seen.UserID == nil) ||
 		now.UserID != nil && *now.UserID != *seen.UserID ||
-		!now.ListAfter.Equal(seen.ListAfter) || !now.EffectiveAfter.Equal(seen.EffectiveAfter) || !now.FirstCharge.Equal(seen.FirstCharge)
+		!now.ListAfter.Equal(seen.ListAfter) || !now.EffectiveAfter.Equal(seen.EffectiveAfter) || !now.FirstCharge.Equal(seen.FirstCharge) || now.Collected != seen.Collected
 }

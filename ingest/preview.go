@@ -234,6 +234,7 @@ func (s *summary) add(e *db.RunEffect) {
 	if e.FirstCharge.IsPositive() {
 		s.FirstCharges++
 		s.FirstChargeAmount = s.FirstChargeAmount.Add(e.FirstCharge)
+		s.Collected = s.Collected || e.Collected
 	}
 	s.ListMonthly = s.ListMonthly.Add(e.ListAfter).Sub(e.ListBefore)
 	s.EffectiveMonthly = s.EffectiveMonthly.Add(e.EffectiveAfter).Sub(e.EffectiveBefore)

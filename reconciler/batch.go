@@ -149,6 +149,9 @@ func (r *Reconciler) read(ctx context.Context, tx bun.Tx, works []work) (*eviden
 	if err := ev.readWishes(ctx, tx, ids); err != nil {
 		return nil, err
 	}
+	if err := ev.readCharges(ctx, tx); err != nil {
+		return nil, err
+	}
 	if err := ev.readTraces(ctx, tx, keys.serverIDs); err != nil {
 		return nil, err
 	}
@@ -253,17 +256,17 @@ func (ev *evidence) readRows(ctx context.Context, tx bun.Tx, k keys) error {
 			ev.rows[id] = append(ev.rows[id], row)
 		}
 	}
-	return ev.readCharges(ctx, tx)
+	return nil
 }
 
 // readCharges looks for charges where a row of ours may have to be withdrawn:
-// where it is not its server's only row, or is to be taken back. Elsewhere nobody
+// where it is not its server's only row, or is taken back. Elsewhere nobody
 // asks.
 func (ev *evidence) readCharges(ctx context.Context, tx bun.Tx) error {
 	var billingIDs []int64
 	var chargeIDs []*int64
 	for server, rows := range ev.rows {
-		if len(rows) < 2 && ev.past[server] == nil {
+		if len(rows) < 2 && ev.past[server] == nil && !ev.wishes[server].Undone {
 			continue
 		}
 		for i := range rows {

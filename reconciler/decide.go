@@ -679,8 +679,8 @@ func (d *decider) closeRow(r *Row, closed Closed, why string) {
 
 // withdraw takes back a row of ours. It is deleted, with its pending charge,
 // only while nothing was charged: its first hour is not over, its values are
-// as we left them, and it has no charge but ours. Otherwise it is switched off
-// and listed for a refund.
+// as we left them, and it has no charge but ours, whose credit nobody takes.
+// Otherwise it is switched off and listed for a refund.
 func (d *decider) withdraw(r *Row, why string) {
 	if r.Record != nil && r.Record.Closed == ClosedWithdrawn && !r.Enabled {
 		return // withdrawn before
@@ -697,8 +697,12 @@ func (d *decider) withdraw(r *Row, why string) {
 		d.line(Line{Kind: LineWithdrawn, RowID: r.ID, Reason: why + ": our row, which nobody has charged, is deleted", Before: before})
 		return
 	}
+	fate := ": our row is switched off, its pending charge is void"
+	if r.Charged {
+		fate = ": our row, which was charged or may have been, is switched off; what nobody has collected or is collecting of it is void"
+	}
 	d.line(Line{
-		Kind: LineWithdrawn, RowID: r.ID, Reason: why + ": our row is switched off, its pending charge is void", Before: before,
+		Kind: LineWithdrawn, RowID: r.ID, Reason: why + fate, Before: before,
 		After: object(map[string]any{"billing_enabled": false}),
 	})
 	if !r.Charged && !r.Enabled && r.Record != nil && !r.Record.Enabled {

@@ -113,6 +113,39 @@ func TestPriceThatDoesNotFitIsNone(t *testing.T) {
 	}
 }
 
+// TestInitialChargeDeduct: whole tokens, rounded up as SkyPANEL does, for rows that
+// are billed.
+func TestInitialChargeDeduct(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		cents, hours, tokens int64
+		amount               string
+	}{
+		{730, 730, 1, "0.01"}, {731, 730, 2, "0.02"}, {2400, 730, 4, "0.04"}, {1, 800, 1, "0.01"}, {73000, 730, 100, "1"}, {0, 730, 0, "0"},
+	} {
+		b := newBooks(t)
+		b.policy.InitialCharge, b.policy.HoursPerMonth = ChargeDeduct, tt.hours
+		b.prices[small] = Price{PackageID: small, Name: "Small", Monthly: cents(tt.cents)}
+		created := b.deliver(b.seen()).Create
+		switch charge := created.Charge; {
+		case tt.tokens == 0:
+			if charge != nil {
+				t.Errorf("%d cents a month: %+v", tt.cents, charge)
+			}
+		case charge == nil || charge.Tokens != tt.tokens || !charge.Amount.Equal(decimal.RequireFromString(tt.amount)) || !charge.Start.Equal(t0) || !charge.End.Equal(t0.Add(time.Hour)):
+			t.Errorf("%d cents a month by %d hours: %+v, want %d tokens", tt.cents, tt.hours, charge, tt.tokens)
+		}
+		if !created.LastBilledAt.Equal(t0.Add(time.Hour)) {
+			t.Errorf("last_billed_at %s", created.LastBilledAt)
+		}
+	}
+	b := newBooks(t)
+	b.policy.InitialCharge, b.policy.HourlyMode = ChargeDeduct, false
+	if created := b.deliver(b.seen()).Create; created.Charge != nil {
+		t.Errorf("in monthly mode: %+v", created.Charge)
+	}
+}
+
 func TestInitialChargeNone(t *testing.T) {
 	t.Parallel()
 	b := newBooks(t)

@@ -9,9 +9,10 @@ import (
 // InitialCharge says what becomes of the first hour of a new external server.
 type InitialCharge string
 
-// The ways of BILLING_INITIAL_CHARGE that this version knows.
+// The ways of BILLING_INITIAL_CHARGE.
 const (
 	ChargeRecord InitialCharge = "record" // a pending transaction, which nobody collects
+	ChargeDeduct InitialCharge = "deduct" // a transaction whose credit is taken through VirtFusion's API
 	ChargeNone   InitialCharge = "none"   // no transaction; SkyPANEL bills from discovery on
 )
 
@@ -55,8 +56,9 @@ type Row struct {
 	// Record is our memory of a row that we made or switched off; nil where
 	// there is none.
 	Record *RowRecord
-	// Charged: it has charges besides the pending first one that we recorded.
-	// Known only where a row of ours stands beside one of SkyPANEL's.
+	// Charged: it has charges besides the pending first one that we recorded, or
+	// that one's credit was taken, or may have been. Known only where a row of
+	// ours may have to be taken back.
 	Charged bool
 }
 
@@ -197,7 +199,10 @@ type NewRow struct {
 
 // Charge is the pending first charge of a new row.
 type Charge struct {
-	Amount     decimal.Decimal // dollars, four decimals
+	Amount decimal.Decimal // dollars, four decimals
+	// Tokens, each a cent, are to be taken for it from the user's credit; 0:
+	// nobody collects it.
+	Tokens     int64
 	Start, End time.Time
 }
 

@@ -116,6 +116,7 @@ func toBilling(n *NewRow, s *State, runID string, now time.Time) db.NewBilling {
 	}
 	if n.Charge != nil {
 		row.Charge = &db.HourlyTransaction{AmountCharged: n.Charge.Amount, BillingPeriodStart: &n.Charge.Start, BillingPeriodEnd: &n.Charge.End}
+		row.Tokens, row.OwnerID = n.Charge.Tokens, s.OwnerID
 	}
 	return row
 }

@@ -187,7 +187,7 @@ func effectOf(d *Decision, in *Input) db.RunEffect {
 		made := Row{Enabled: n.Enabled, MonthlyPrice: n.MonthlyPrice, Hours: n.Hours}
 		e.ListAfter, e.EffectiveAfter = plus(e.ListAfter, e.EffectiveAfter, &made)
 		if n.Charge != nil {
-			e.FirstCharge = n.Charge.Amount
+			e.FirstCharge, e.Collected = n.Charge.Amount, n.Charge.Tokens > 0
 		}
 	}
 	return e

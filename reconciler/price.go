@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/shopspring/decimal"
+
+	"serversync/internal/skypanel"
 )
 
 // Price is what SkyPANEL charges for a VirtFusion package.
@@ -88,7 +90,11 @@ func firstHour(t terms, p Policy, start time.Time) (lastBilledAt time.Time, char
 		return start, nil
 	}
 	end := start.Add(time.Hour)
-	if t.hourlyRate.IsPositive() {
+	tokens := skypanel.FirstTokens(t.monthlyPrice, t.hours)
+	switch {
+	case p.InitialCharge == ChargeDeduct && tokens > 0: // as SkyPANEL charges it
+		charge = &Charge{Amount: cents(tokens), Tokens: tokens, Start: start, End: end}
+	case p.InitialCharge != ChargeDeduct && t.hourlyRate.IsPositive():
 		charge = &Charge{Amount: t.hourlyRate.Round(4), Start: start, End: end}
 	}
 	return end, charge

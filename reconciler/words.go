@@ -55,6 +55,10 @@ func createdWords(n *NewRow, t terms) string {
 		return reasonWords(t.reason)
 	}
 	words := fmt.Sprintf("billed %s a month (%s)", money(n.MonthlyPrice), n.PackageName)
+	if n.Charge != nil && n.Charge.Tokens > 0 {
+		return words + fmt.Sprintf(", the first hour of %s is taken from the user's credit in VirtFusion, SkyPANEL goes on from %s",
+			money(n.Charge.Amount), clock(n.LastBilledAt))
+	}
 	if n.Charge != nil {
 		return words + fmt.Sprintf(", the first hour of %s is recorded as pending, SkyPANEL goes on from %s",
 			n.Charge.Amount.StringFixed(4), clock(n.LastBilledAt))

@@ -33,6 +33,14 @@ func (b *lateBooks) VoidOrphanedCharges(ctx context.Context) (int, error) {
 	return r.VoidOrphanedCharges(ctx)
 }
 
+func (b *lateBooks) ResolveCharge(ctx context.Context, id int64, taken bool, creditID, by string) (db.FirstCharge, error) {
+	r := b.reconciler.Load()
+	if r == nil {
+		return db.FirstCharge{}, api.ErrNotReady
+	}
+	return r.ResolveCharge(ctx, id, taken, creditID, by)
+}
+
 // lateSyncs are the users' syncs, replays and bulk actions for those who are set up before they are.
 type lateSyncs struct {
 	runs atomic.Pointer[ingest.Runs]

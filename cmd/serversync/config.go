@@ -152,7 +152,7 @@ func settings() []setting {
 		{env: "RUN_MAX_AGE", fallback: "2160h", usage: "how long runs are kept that no billing row names (0: for ever)", apply: kept(func(c *config) *time.Duration { return &c.runMaxAge }, leastRuns)},
 		{env: "BILLING_START", fallback: "discovery", usage: "discovery, or creation: bill the time before the discovery too", apply: applyBillingStart},
 		{env: "BILLING_SELF_SERVICE", fallback: "false", usage: "bill servers that VirtFusion bills itself", boolean: true, apply: boolean(func(c *config) *bool { return &c.policy.BillSelfService })},
-		{env: "BILLING_INITIAL_CHARGE", fallback: "record", usage: "record: the first hour is a pending transaction; none: no transaction", apply: applyInitialCharge},
+		{env: "BILLING_INITIAL_CHARGE", fallback: "record", usage: "record: the first hour is a pending transaction; deduct: its credit is taken through VirtFusion's API; none: no transaction", apply: applyInitialCharge},
 		{env: "PPROF_ADDR", usage: "loopback or private address at which Go's profiles are served (empty: none)", apply: applyPprofAddr},
 		{env: "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", usage: "URL to which traces are sent as OTLP over HTTP", secret: true, apply: applyOTLPTracesEndpoint},
 		{env: "OTEL_EXPORTER_OTLP_ENDPOINT", usage: "the same for a collector of all signals, without /v1/traces (empty: no traces)", secret: true, apply: applyOTLPEndpoint},
@@ -553,12 +553,10 @@ func applyBillingStart(c *config, v string) error {
 
 func applyInitialCharge(c *config, v string) error {
 	switch charge := reconciler.InitialCharge(v); charge {
-	case reconciler.ChargeRecord, reconciler.ChargeNone:
+	case reconciler.ChargeRecord, reconciler.ChargeDeduct, reconciler.ChargeNone:
 		c.policy.InitialCharge = charge
-	case "deduct":
-		return errors.New("this version cannot deduct credit yet: say record or none")
 	default:
-		return errors.New("say record or none")
+		return errors.New("say record, deduct or none")
 	}
 	return nil
 }

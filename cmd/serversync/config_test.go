@@ -65,7 +65,7 @@ func TestEveryFaultIsNamedAtOnce(t *testing.T) {
 		"--nats-url=http://u:hunter2@x", "--nats-ca=/no/such", "--nats-cert=/no/such", "--nats-key=/no/such", "--nats-replicas=0", "--stream-max-age=forever", "--virtfusion-api-url=cp.example.com",
 		"--virtfusion-tls-verify=perhaps", "--virtfusion-rps=0", "--webhook-allow-unauthenticated=perhaps", "--webhook-allow-cidrs=10.0.0.0/99",
 		"--trusted-proxies=me", "--settle-delay=-1s", "--observe-only=perhaps", "--sweep-interval=often", "--billing-start=never", "--billing-self-service=2",
-		"--billing-initial-charge=deduct", "--admin-token=two words", "--session-secret=hunter2", "--public-origins=https://panel.example.com/sync", "--frame-ancestors='self'", "--log-level=loud", "--log-format=xml",
+		"--billing-initial-charge=all", "--admin-token=two words", "--session-secret=hunter2", "--public-origins=https://panel.example.com/sync", "--frame-ancestors='self'", "--log-level=loud", "--log-format=xml",
 	}
 	_, err := read(t, settings(), args...)
 	if err == nil {

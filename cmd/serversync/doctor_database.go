@@ -36,7 +36,7 @@ func (p *patient) examineDatabase(ctx context.Context) []finding {
 		return findings // the rest could not be read
 	}
 	findings = append(findings, p.examineSweeps(ctx), p.examineBooksPass(ctx), p.examineApprovals(ctx), p.examineWebhooks(ctx), p.examineJob(ctx))
-	return findings
+	return append(findings, p.examineCharges(ctx)...)
 }
 
 // Bounds of what PostgreSQL says of itself.
@@ -257,4 +257,29 @@ func (p *patient) examineJob(ctx context.Context) finding {
 		return ill(check, "its hourly part is switched off (virtfusion_cron_settings.hourly_billing_enabled): no server is charged by the hour", remedy)
 	}
 	return fine(check, "its job is switched on")
+}
+
+// examineCharges says which first charges wait for a person, and whether any
+// could be entered in SkyPANEL's ledger, where there are some. Without any there
+// is nothing to say.
+func (p *patient) examineCharges(ctx context.Context) []finding {
+	const check = "first charges"
+	open, err := db.CountOpenCharges(ctx, p.db)
+	if err != nil {
+		return []finding{ill(check, err.Error(), "run serversync migrate: the outbox of first charges cannot be read")}
+	}
+	obstacles, err := db.LedgerObstacles(ctx, p.db)
+	switch {
+	case err != nil:
+		return []finding{ill(check, err.Error(), "run serversync migrate: the outbox of first charges cannot be read")}
+	case open[db.ChargeUnclear] > 0:
+		return []finding{ill(check, fmt.Sprintf("of %d nobody knows whether their credit was taken", open[db.ChargeUnclear]),
+			"GET /api/admin/charges?state=unclear lists them, each with what to look for in VirtFusion; then POST /api/admin/charges/{id}/resolve")}
+	case open[db.ChargeDue] > 0 && len(obstacles) > 0:
+		return []finding{ill(check, fmt.Sprintf("%d wait, and could not be entered in SkyPANEL's ledger", open[db.ChargeDue]), db.LedgerRemedy(obstacles))}
+	case open[db.ChargeDue]+open[db.ChargeTaking] > 0:
+		return []finding{fine(check, fmt.Sprintf("%d wait to be taken, %d are being taken", open[db.ChargeDue], open[db.ChargeTaking]))}
+	default:
+		return nil
+	}
 }

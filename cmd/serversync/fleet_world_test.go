@@ -1,6 +1,7 @@
 package main_test
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -50,6 +51,7 @@ type fleetOptions struct {
 	observeOnly bool
 	timeout     time.Duration // of a call of the API
 	retries     int
+	charge      reconciler.InitialCharge // empty: record
 }
 
 func newFleetWorld(t testing.TB, o fleetOptions) *fleetWorld {
@@ -87,7 +89,7 @@ func newFleetWorld(t testing.TB, o fleetOptions) *fleetWorld {
 	if err != nil {
 		t.Fatal(err)
 	}
-	policy := reconciler.Policy{InitialCharge: reconciler.ChargeRecord, SettleDelay: modelSettleDelay, ObserveOnly: o.observeOnly}
+	policy := reconciler.Policy{InitialCharge: cmp.Or(o.charge, reconciler.ChargeRecord), SettleDelay: modelSettleDelay, ObserveOnly: o.observeOnly}
 	w.reconciler = reconciler.New(reconciler.Config{
 		DB: w.db, Consumer: w.stream.Consumer, Policy: policy, Now: w.clock, Log: zerolog.Nop(), Metrics: prometheus.NewRegistry(),
 		MaxChanges: maxChanges.Limit,

@@ -440,6 +440,7 @@ func (s *service) runs(ctx context.Context, g *errgroup.Group, r *reconciler.Rec
 		s.syncs.runs.Store(runs)
 	}
 	if s.config.has(roleSweep) {
+		g.Go(func() error { return s.charges(r).Run(ctx) })
 		g.Go(func() error {
 			if s.connected != nil {
 				select {
@@ -451,6 +452,15 @@ func (s *service) runs(ctx context.Context, g *errgroup.Group, r *reconciler.Rec
 			return runs.RunSweeps(ctx)
 		})
 	}
+}
+
+// charges takes the credit of first charges, where the operator wants that.
+func (s *service) charges(r *reconciler.Reconciler) *ingest.Charges {
+	p := s.config.policy
+	return ingest.NewCharges(ingest.ChargesConfig{
+		DB: s.stores.db, Books: r, Client: s.virtfusion, Idle: p.ObserveOnly || p.InitialCharge != reconciler.ChargeDeduct,
+		Now: time.Now, Log: s.log, Metrics: s.registry,
+	})
 }
 
 // sayAgain is how often something that stays wrong is said.

@@ -149,7 +149,11 @@ func tellPreview(p *page, run *api.Run) {
 		p.linef("  %-9s %d of those that end were not in VirtFusion's list; they are asked for by their ids first", "missing", v.Missing)
 	}
 	if v.FirstCharges > 0 {
-		p.linef("  %-9s %s of %s in all are recorded as pending; nobody collects them", "at once", counted(v.FirstCharges, "first charge"), v.FirstChargeAmount)
+		fate := "are recorded as pending; nobody collects them"
+		if v.Collected {
+			fate = "are taken from the customers' credit in VirtFusion"
+		}
+		p.linef("  %-9s %s of %s in all %s", "at once", counted(v.FirstCharges, "first charge"), v.FirstChargeAmount, fate)
 	}
 	p.linef("  %-9s %s by the prices, %s as it is charged: SkyPANEL charges each hour in whole tokens (cents), rounded", "a month", signed(v.ListMonthly), signed(v.EffectiveMonthly))
 	if len(v.Largest) > 0 {

@@ -76,6 +76,7 @@ func refusals() map[virtfusionsim.Fault]refusal {
 		virtfusionsim.FaultForbidden:          same(virtfusion.ErrForbidden),
 		virtfusionsim.FaultNotFound:           same(virtfusion.ErrNotFound),
 		virtfusionsim.FaultNotFoundPage:       same(virtfusion.ErrMalformed),
+		virtfusionsim.FaultUnprocessable:      same(virtfusion.ErrInvalid),
 		virtfusionsim.FaultTooManyRequests:    same(virtfusion.ErrRateLimited),
 		virtfusionsim.FaultServerError:        down,
 		virtfusionsim.FaultBadGateway:         down,
@@ -89,6 +90,8 @@ func refusals() map[virtfusionsim.Fault]refusal {
 
 		virtfusionsim.FaultDoneThenHanging:        {credit: virtfusion.ErrOutcomeUnknown, done: true},
 		virtfusionsim.FaultDoneThenGatewayTimeout: {credit: virtfusion.ErrOutcomeUnknown, done: true},
+		virtfusionsim.FaultDoneThenBadGateway:     {credit: virtfusion.ErrOutcomeUnknown, done: true},
+		virtfusionsim.FaultDoneThenClosed:         {credit: virtfusion.ErrOutcomeUnknown, done: true},
 	}
 }
 

@@ -22,6 +22,7 @@ const (
 	FaultForbidden          Fault = "403"
 	FaultNotFound           Fault = "404" // in the API's own JSON: a lie about what exists
 	FaultNotFoundPage       Fault = "404 of a web server"
+	FaultUnprocessable      Fault = "422"
 	FaultTooManyRequests    Fault = "429" // see APIFault.RetryAfter
 	FaultServerError        Fault = "500"
 	FaultBadGateway         Fault = "502 in HTML"
@@ -41,6 +42,8 @@ const (
 	// Credit calls that are carried out, and look as if they were not.
 	FaultDoneThenHanging        Fault = "done, then hanging"
 	FaultDoneThenGatewayTimeout Fault = "done, then 504"
+	FaultDoneThenBadGateway     Fault = "done, then 502"
+	FaultDoneThenClosed         Fault = "done, then closed" // the connection ends without an answer
 
 	// Lies about servers: see APIFault.ServerID. HugeName and HugeIDs spoil
 	// users and packages too.
@@ -134,6 +137,7 @@ func spoilers() []spoiler {
 		{kind: FaultForbidden, ops: all, spoil: says(http.StatusForbidden, typeJSON, words("This action is unauthorized."))},
 		{kind: FaultNotFound, ops: all, spoil: says(http.StatusNotFound, typeJSON, words("Not found."))},
 		{kind: FaultNotFoundPage, ops: all, spoil: says(http.StatusNotFound, typeHTML, "<html><h1>404 Not Found</h1></html>")},
+		{kind: FaultUnprocessable, ops: all, spoil: says(http.StatusUnprocessableEntity, typeJSON, words("The given data was invalid."))},
 		{kind: FaultTooManyRequests, ops: all, spoil: (*bite).tooMany},
 		{kind: FaultServerError, ops: all, spoil: says(http.StatusInternalServerError, typeJSON, words("Server Error"))},
 		{kind: FaultBadGateway, ops: all, spoil: says(http.StatusBadGateway, typeHTML, "<html><h1>502 Bad Gateway</h1></html>")},
@@ -148,6 +152,8 @@ func spoilers() []spoiler {
 		{kind: FaultHangingBody, ops: all, spoil: (*bite).hangInBody},
 		{kind: FaultDoneThenHanging, ops: credit, spoil: (*bite).doThenHang},
 		{kind: FaultDoneThenGatewayTimeout, ops: credit, spoil: (*bite).doThenTimeOut},
+		{kind: FaultDoneThenBadGateway, ops: credit, spoil: (*bite).doThenBadGateway},
+		{kind: FaultDoneThenClosed, ops: credit, spoil: (*bite).doThenClose},
 
 		{kind: FaultEmptyList, ops: lists, spoil: lie(emptied)},
 		{kind: FaultStale, ops: servers, spoil: lie(outdated), aboutServers: true},
@@ -211,6 +217,16 @@ func (b *bite) doThenHang(_ http.ResponseWriter, r *http.Request) {
 func (b *bite) doThenTimeOut(w http.ResponseWriter, r *http.Request) {
 	b.record(r)
 	send(w, http.StatusGatewayTimeout, typeHTML, []byte("<html><h1>504 Gateway Time-out</h1></html>"))
+}
+
+func (b *bite) doThenBadGateway(w http.ResponseWriter, r *http.Request) {
+	b.record(r)
+	send(w, http.StatusBadGateway, typeHTML, []byte("<html><h1>502 Bad Gateway</h1></html>"))
+}
+
+func (b *bite) doThenClose(_ http.ResponseWriter, r *http.Request) {
+	b.record(r)
+	panic(http.ErrAbortHandler) // ends the connection
 }
 
 // wait hangs until the request or the faults end, and ends the connection. The

@@ -306,7 +306,7 @@ export function sums(p) {
 	if (Number(p.effectiveMonthly) !== 0 || Number(p.listMonthly) !== 0) {
 		parts.push(`${signed(p.effectiveMonthly)} a month as charged (${signed(p.listMonthly)} by list price), from ${plural(p.customers, 'customer')}.`);
 	} else parts.push('No monthly amount changes.');
-	if (p.firstCharges > 0) parts.push(`${plural(p.firstCharges, 'first charge')}, ${money(p.firstChargeAmount)} in all, ${p.firstCharges === 1 ? 'is' : 'are'} recorded and collected by nobody.`);
+	if (p.firstCharges > 0) parts.push(`${plural(p.firstCharges, 'first charge')}, ${money(p.firstChargeAmount)} in all, ${p.firstCharges === 1 ? 'is' : 'are'} ${p.firstChargesCollected ? 'taken from the customers’ credit at once' : 'recorded and collected by nobody'}.`);
 	if (p.createOff > 0) parts.push(`${number(p.createOff)} of the new records ${p.createOff === 1 ? 'is' : 'are'} not billed: ${Object.entries(p.off).map(([why, n]) => `${number(n)} ${reasonLabel(why)}`).join(', ')}.`);
 	return parts;
 }
