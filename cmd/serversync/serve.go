@@ -222,6 +222,7 @@ func (s *service) run(ctx context.Context) error {
 	if s.api != nil {
 		g.Go(func() error { return s.migratedThen(ctx, s.api.Run) }) // previews a cleanup each month
 		g.Go(func() error { return s.migratedThen(ctx, s.api.SampleLag) })
+		g.Go(func() error { return s.migratedThen(ctx, s.api.RunCoverage) })
 		g.Go(func() error { return s.migratedThen(ctx, s.api.RunWatchdog) })
 		g.Go(func() error { return s.api.RunLive(ctx) })
 	}
