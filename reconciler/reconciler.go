@@ -31,6 +31,8 @@ type Config struct {
 	// gone) a books pass may bill otherwise than before, but for ends; nil: no
 	// limit.
 	MaxChanges func(fleet int64) int64
+	// NotifyUsers: owners are told of new external servers in SkyPANEL.
+	NotifyUsers bool
 	// Live is told what changed, for those who watch; nil: nobody is.
 	Live announcer
 	// Refetcher asks VirtFusion where evidence disagrees; needed by RunAsks
@@ -54,6 +56,7 @@ type Reconciler struct {
 	metrics  *metrics
 
 	maxChanges   func(fleet int64) int64
+	notifyUsers  bool
 	refetcher    refetcher
 	live         announcer
 	deadLetters  *events.DeadLetters
@@ -69,6 +72,7 @@ func New(c Config) *Reconciler {
 		db: c.DB, consumer: c.Consumer, policy: c.Policy, now: c.Now, log: c.Log,
 		metrics:     newMetrics(c.Metrics),
 		maxChanges:  c.MaxChanges,
+		notifyUsers: c.NotifyUsers,
 		refetcher:   c.Refetcher,
 		live:        c.Live,
 		deadLetters: c.DeadLetters, dead: newDeadMetrics(c.Metrics, c.DeadLetters),

@@ -71,6 +71,8 @@ type config struct {
 
 	policy reconciler.Policy // without what SkyPANEL's settings say
 
+	notifyUsers bool // owners are told of new external servers in SkyPANEL
+
 	sweepInterval time.Duration // 0: never
 	maxChanges    ingest.MaxChanges
 
@@ -133,6 +135,7 @@ func settings() []setting {
 		{env: "BILLING_START", fallback: "discovery", usage: "discovery, or creation: bill the time before the discovery too", apply: applyBillingStart},
 		{env: "BILLING_SELF_SERVICE", fallback: "false", usage: "bill servers that VirtFusion bills itself", boolean: true, apply: boolean(func(c *config) *bool { return &c.policy.BillSelfService })},
 		{env: "BILLING_INITIAL_CHARGE", fallback: "record", usage: "record: the first hour is a pending transaction; none: no transaction", apply: applyInitialCharge},
+		{env: "NOTIFY_USERS", fallback: "false", usage: "tell owners of new external servers in SkyPANEL's notifications", boolean: true, apply: boolean(func(c *config) *bool { return &c.notifyUsers })},
 		{env: "LOG_LEVEL", fallback: "info", usage: "trace, debug, info, warn or error", apply: applyLogLevel},
 		{env: "LOG_FORMAT", usage: "json or console (default: console on a terminal, else json)", apply: oneOf(func(c *config) *string { return &c.logFormat }, "json", "console", "")},
 	}

@@ -76,12 +76,14 @@ func examine(ctx context.Context, c *config, url string) []finding {
 	}
 	defer func() { _ = database.Close() }()
 	findings = append(findings, examineDatabase(ctx, database)...)
+	findings = append(findings, examineNotifications(ctx, c, database)...)
 	return append(findings, examineVirtFusion(ctx, c, database))
 }
 
 // examine is what a running service says of itself.
 func (s *service) examine(ctx context.Context) []finding {
 	findings := append([]finding{examineTokens(s.config)}, examineDatabase(ctx, s.stores.db)...)
+	findings = append(findings, examineNotifications(ctx, s.config, s.stores.db)...)
 	return append(findings, examineVirtFusion(ctx, s.config, s.stores.db))
 }
 

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
@@ -241,10 +240,6 @@ func (s *service) run(ctx context.Context) error {
 	return err
 }
 
-// notYet are settings of the interface that come with later versions: whoever
-// sets one must not believe it to be in force.
-var notYet = []string{"NOTIFY_USERS"}
-
 // warn says what is likely a mistake.
 func (s *service) warn() {
 	c := s.config
@@ -253,11 +248,6 @@ func (s *service) warn() {
 			s.log.Warn().Msg("webhooks are accepted without a token: anybody who reaches this address can write to the books; set WEBHOOK_TOKENS")
 		} else {
 			s.log.Warn().Msg("every webhook is refused: set WEBHOOK_TOKENS to the token that VirtFusion sends")
-		}
-	}
-	for _, name := range notYet {
-		if os.Getenv(name) != "" {
-			s.log.Warn().Str("setting", name).Msg("this version does not know this setting yet: nothing is done about it")
 		}
 	}
 	if c.policy.StartAtCreation {
@@ -325,11 +315,12 @@ func (s *service) stream(ctx context.Context, g *errgroup.Group) error {
 	r := reconciler.New(reconciler.Config{
 		DB: s.stores.db, Consumer: consumer, DeadLetters: events.NewDeadLetters(s.js, s.stores.durable()), Policy: s.config.policy,
 		Now: time.Now, Log: s.log, Metrics: s.registry,
-		MaxChanges: s.config.maxChanges.Limit, Live: s.announcer,
+		MaxChanges: s.config.maxChanges.Limit, Live: s.announcer, NotifyUsers: s.config.notifyUsers,
 		Refetcher: ingest.NewRefetcher(s.virtfusion, s.publisher, time.Now),
 	})
 	s.books.reconciler.Store(r)
 	s.runs(ctx, g, r)
+	s.warnOfNotifications(ctx)
 	if !s.config.has(roleReconcile) {
 		return nil
 	}
