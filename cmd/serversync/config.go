@@ -19,6 +19,7 @@ import (
 
 	"serversync/api"
 	"serversync/ingest"
+	"serversync/notify"
 	"serversync/reconciler"
 )
 
@@ -72,6 +73,13 @@ type config struct {
 	policy reconciler.Policy // without what SkyPANEL's settings say
 
 	notifyUsers bool // owners are told of new external servers in SkyPANEL
+	// notifyAdmins: administrators are told in SkyPANEL; by webhook and e-mail where
+	// these are not nil.
+	notifyAdmins                   bool
+	notifyWebhookURL               string
+	notifyWebhook                  *notify.Webhook
+	notifyEmailTo, notifyEmailFrom string
+	notifyEmail                    *notify.Email
 
 	sweepInterval time.Duration // 0: never
 	maxChanges    ingest.MaxChanges
@@ -136,6 +144,12 @@ func settings() []setting {
 		{env: "BILLING_SELF_SERVICE", fallback: "false", usage: "bill servers that VirtFusion bills itself", boolean: true, apply: boolean(func(c *config) *bool { return &c.policy.BillSelfService })},
 		{env: "BILLING_INITIAL_CHARGE", fallback: "record", usage: "record: the first hour is a pending transaction; none: no transaction", apply: applyInitialCharge},
 		{env: "NOTIFY_USERS", fallback: "false", usage: "tell owners of new external servers in SkyPANEL's notifications", boolean: true, apply: boolean(func(c *config) *bool { return &c.notifyUsers })},
+		{env: "NOTIFY_ADMINS", fallback: "false", usage: "tell administrators what they should look at in SkyPANEL's notifications", boolean: true, apply: boolean(func(c *config) *bool { return &c.notifyAdmins })},
+		{env: "NOTIFY_WEBHOOK_URL", usage: "tell them by HTTP too (empty: no)", secret: true, apply: text(func(c *config) *string { return &c.notifyWebhookURL })},
+		{env: "NOTIFY_WEBHOOK_SECRET", usage: "what signs that, as Standard Webhooks describes: whsec_ and base64", secret: true, apply: applyNotifyWebhook},
+		{env: "NOTIFY_EMAIL_TO", usage: "comma-separated addresses: tell them by e-mail too (empty: no)", apply: text(func(c *config) *string { return &c.notifyEmailTo })},
+		{env: "NOTIFY_EMAIL_FROM", usage: "the sender (empty: the first of NOTIFY_EMAIL_TO)", apply: text(func(c *config) *string { return &c.notifyEmailFrom })},
+		{env: "SMTP_URL", usage: "the mail server: smtp://host:587 or smtps://host:465, with name and password before the host", secret: true, apply: applySMTPURL},
 		{env: "LOG_LEVEL", fallback: "info", usage: "trace, debug, info, warn or error", apply: applyLogLevel},
 		{env: "LOG_FORMAT", usage: "json or console (default: console on a terminal, else json)", apply: oneOf(func(c *config) *string { return &c.logFormat }, "json", "console", "")},
 	}

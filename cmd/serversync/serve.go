@@ -223,6 +223,7 @@ func (s *service) run(ctx context.Context) error {
 		g.Go(func() error { return s.migratedThen(ctx, s.api.SampleLag) })
 		g.Go(func() error { return s.migratedThen(ctx, s.api.RunCoverage) })
 		g.Go(func() error { return s.migratedThen(ctx, s.api.RunWatchdog) })
+		g.Go(func() error { return s.migratedThen(ctx, s.notifier().Run) })
 		g.Go(func() error { return s.api.RunLive(ctx) })
 	}
 	for _, run := range s.extra {
