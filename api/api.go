@@ -157,6 +157,8 @@ func (a *API) Register(e *echo.Echo) {
 	admin.POST("/dead-letters/:id/requeue", a.requeueDeadLetter)
 	admin.DELETE("/dead-letters/:id", a.discardDeadLetter)
 	admin.GET("/reports/external.csv", a.externalReport)
+	admin.GET("/reports/monthly", a.monthlyReport)
+	admin.GET("/reports/monthly.csv", a.monthlyCSV)
 	admin.GET("/coverage", a.listCoverage)
 	admin.GET("/coverage.csv", a.coverageCSV)
 	for name, read := range chartsByName {

@@ -59,6 +59,8 @@ var routes = map[string]access{
 	"GET /api/admin/reports/external.csv":           ofAdmin,
 	"GET /api/admin/charts/external.svg":            ofAdmin,
 	"GET /api/admin/charts/coverage.svg":            ofAdmin,
+	"GET /api/admin/reports/monthly":                ofAdmin,
+	"GET /api/admin/reports/monthly.csv":            ofAdmin,
 	"GET /api/admin/coverage":                       ofAdmin,
 	"GET /api/admin/coverage.csv":                   ofAdmin,
 	"GET /api/admin/charts/events.svg":              ofAdmin,

@@ -84,12 +84,9 @@ func New(c Config) *Notifier {
 	return n
 }
 
-// Run finds and tells until ctx ends; without a channel it returns at once.
-// Several may run side by side. A channel that is down holds up no other.
+// Run finds and tells until ctx ends. Without a channel it finds alone: reports
+// count what was found. Several may run side by side. A channel that is down holds up no other.
 func (n *Notifier) Run(ctx context.Context) error {
-	if len(n.channels) == 0 {
-		return nil
-	}
 	var g errgroup.Group
 	g.Go(func() error { n.each(ctx, "look for what administrators are to be told of", n.collect); return nil })
 	for _, c := range n.channels {

@@ -452,9 +452,6 @@ func TestRunEnds(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
-	if err := New(Config{}).Run(t.Context()); err != nil {
-		t.Errorf("without a channel: %v", err)
-	}
 }
 
 func TestWrongSettings(t *testing.T) {
