@@ -168,6 +168,10 @@ func (a *API) Register(e *echo.Echo) {
 	admin.GET("/charges", a.listCharges)
 	admin.POST("/charges/:id/resolve", a.resolveCharge)
 	admin.GET("/reports/external.csv", a.externalReport)
+	admin.GET("/reports/monthly", a.monthlyReport)
+	admin.GET("/reports/monthly.csv", a.monthlyCSV)
+	admin.GET("/coverage", a.listCoverage)
+	admin.GET("/coverage.csv", a.coverageCSV)
 	for name, read := range chartsByName {
 		admin.GET("/charts/"+name+".svg", a.drawChart(read))
 	}

@@ -162,7 +162,10 @@ func (a *API) logNews(news []db.AuditFinding) {
 		}
 		f := &news[i]
 		line := a.log.Warn()
-		if f.Severity == db.AuditInfo {
+		switch {
+		case f.Rule == db.AuditCoverageGap:
+			line = a.log.Error()
+		case f.Severity == db.AuditInfo:
 			line = a.log.Info()
 		}
 		line = line.Str("rule", string(f.Rule)).Str("severity", string(f.Severity)).Ints64("billing_rows", f.Rows)

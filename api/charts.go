@@ -40,12 +40,13 @@ type chart struct {
 // current one (UTC).
 var chartsByName = map[string]func(*API, context.Context, []time.Time) (*chart, error){
 	"external": (*API).externalChart, "events": (*API).eventsChart, "lag": (*API).lagChart, "revenue": (*API).revenueChart,
+	"coverage": (*API).coverageChart,
 }
 
 // drawChart answers GET /api/admin/charts/:name, where the name ends in .svg.
 func (a *API) drawChart(read func(*API, context.Context, []time.Time) (*chart, error)) echo.HandlerFunc {
 	return func(c echo.Context) error {
-		days, err := readDays(c, a.now())
+		days, err := readDays(c, a.now(), maxDays)
 		if err != nil {
 			return err
 		}
@@ -65,16 +66,17 @@ func (a *API) drawChart(read func(*API, context.Context, []time.Time) (*chart, e
 	}
 }
 
-// readDays reads how many days are wanted, and returns the beginning of each.
-func readDays(c echo.Context, now time.Time) ([]time.Time, error) {
+// readDays reads how many days are wanted, at most so many, and returns the
+// beginning of each.
+func readDays(c echo.Context, now time.Time, most int) ([]time.Time, error) {
 	given, err := readParams(c, []string{"days"})
 	if err != nil {
 		return nil, err
 	}
 	n := defaultDays
 	if value := given.Get("days"); value != "" {
-		if n, err = strconv.Atoi(value); err != nil || n < 1 || n > maxDays {
-			return nil, badRequest("bad_days", "days must be a number from 1 to 90")
+		if n, err = strconv.Atoi(value); err != nil || n < 1 || n > most {
+			return nil, badRequest("bad_days", "days must be a number from 1 to "+strconv.Itoa(most))
 		}
 	}
 	today := now.UTC().Truncate(24 * time.Hour)

@@ -58,6 +58,7 @@ func TestCharts(t *testing.T) {
 	s := setup(t)
 	titles := map[string]string{
 		"external": "External servers found", "events": "Events that told something new of a server", "lag": "Events not reconciled yet, the most in each hour", "revenue": "Revenue recorded, by day of recording",
+		"coverage": "Servers by what becomes of their billing, at the end of each day",
 	}
 	for name, title := range titles {
 		for _, query := range []string{"", "?days=1", "?days=90"} {
@@ -70,6 +71,9 @@ func TestCharts(t *testing.T) {
 	s.people(t)
 	s.listed(t)
 	s.exec(t, `INSERT INTO serversync.history (at, virtfusion_id, kind, reason) SELECT '2026-03-01T08:30Z', 9001, 'observed', '' FROM generate_series(1, 37)`)
+	if err := api.CoverageDue(t.Context(), s.api); err != nil {
+		t.Fatal(err)
+	}
 	for name, title := range titles {
 		a := s.admin(t, http.MethodGet, "/api/admin/charts/"+name+".svg?days=2")
 		if got := strings.Join(texts(t, a), "|"); !strings.Contains(got, title) || strings.Contains(got, "nothing to show") || !strings.Contains(got, "UTC") || !strings.Contains(got, "28 Feb") || !strings.Contains(got, "1 Mar") {

@@ -90,6 +90,11 @@ func TestEveryDescribedAnswerIsGiven(t *testing.T) {
 		{"POST", "/api/admin/charges/1/resolve"},
 		{"GET", "/api/admin/reports/external.csv"},
 		{"GET", "/api/admin/charts/external.svg"},
+		{"GET", "/api/admin/charts/coverage.svg"},
+		{"GET", "/api/admin/coverage"},
+		{"GET", "/api/admin/reports/monthly"},
+		{"GET", "/api/admin/reports/monthly.csv"},
+		{"GET", "/api/admin/coverage.csv"},
 		{"GET", "/api/admin/charts/events.svg"},
 		{"GET", "/api/admin/charts/lag.svg"},
 		{"GET", "/api/admin/charts/revenue.svg"},
@@ -133,6 +138,11 @@ func TestEveryDescribedAnswerIsGiven(t *testing.T) {
 		{"POST", "/api/admin/charges/x/resolve"},
 		{"GET", "/api/admin/reports/external.csv?user=7"},
 		{"GET", "/api/admin/charts/external.svg?days=x"},
+		{"GET", "/api/admin/charts/coverage.svg?days=x"},
+		{"GET", "/api/admin/coverage?days=401"},
+		{"GET", "/api/admin/reports/monthly?months=x"},
+		{"GET", "/api/admin/reports/monthly.csv?months=x"},
+		{"GET", "/api/admin/coverage.csv?days=0"},
 		{"GET", "/api/admin/charts/events.svg?days=x"},
 		{"GET", "/api/admin/charts/lag.svg?days=x"},
 		{"GET", "/api/admin/charts/revenue.svg?days=x"},
@@ -198,6 +208,8 @@ func TestEveryDescribedAnswerIsGiven(t *testing.T) {
 		`INSERT INTO virtfusion_cron_settings (enabled, hours_per_month) VALUES (false, 730);
 			ALTER TABLE virtfusion_cron_settings RENAME TO settings_of_cron;
 			CREATE VIEW virtfusion_cron_settings AS SELECT id, hours_per_month, 1 / (id - id) = 1 AS enabled, false AS hourly_billing_enabled FROM settings_of_cron;
+			ALTER TABLE serversync.coverage_days ALTER COLUMN written_at TYPE text USING 'never'; INSERT INTO serversync.coverage_days (day, written_at, total, external_on, external_off, native, unlinked, conflict, settling, recorded_list, recorded_effective, leaking_servers, leaking_list, leaking_effective, leaks)
+				VALUES ('2026-03-01', 'never', 0, 0, '{}', 0, 0, 0, 0, 0, 0, 0, 0, 0, '[]');
 			UPDATE serversync.history SET at = 'infinity'; UPDATE serversync.billing_rows SET created_at = 'infinity'; UPDATE serversync.charges SET created_at = 'infinity'; UPDATE serversync.lag_samples SET at = 'infinity' WHERE at = '2026-03-01T10:00Z';
 			ALTER TABLE serversync.servers ALTER COLUMN last_seen_at TYPE text USING 'never'`,
 		`UPDATE serversync.servers SET status = 'gone' WHERE virtfusion_id = 7; UPDATE serversync.runs SET progress = '"none"' WHERE kind = 'sweep';

@@ -16,6 +16,9 @@ import (
 // Overview is how everything stands.
 type Overview struct {
 	Coverage Coverage `json:"coverage"`
+	// Mismatch is the last complete sweep, where VirtFusion counted other servers
+	// than are known; null: it agreed, or there was none.
+	Mismatch *SweepCount `json:"mismatch"`
 	// AwaitingApproval counts servers; they are among those of Coverage.
 	AwaitingApproval int64   `json:"awaitingApproval"`
 	Revenue          Revenue `json:"revenue"`
@@ -99,15 +102,18 @@ func (a *API) readBooks(ctx context.Context) (*Overview, error) {
 	var covered []db.Covered
 	var prices []db.RecordedPrice
 	var leaks []db.Leak
+	var mismatch *db.SweepCount
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() (err error) { covered, err = db.Coverage(ctx, a.db); return err })
 	group.Go(func() (err error) { prices, err = db.RecordedPrices(ctx, a.db); return err })
 	group.Go(func() (err error) { leaks, err = db.Leaks(ctx, a.db); return err })
 	group.Go(func() (err error) { o.AwaitingApproval, err = db.AwaitingApproval(ctx, a.db); return err })
+	group.Go(func() (err error) { mismatch, err = db.CoverageMismatch(ctx, a.db); return err })
 	if err := group.Wait(); err != nil {
 		return nil, err
 	}
 	o.Coverage, o.Revenue.RecordedMonthly, o.Revenue.LeakingMonthly = toCoverage(covered), sum(prices), toLeaking(leaks)
+	o.Mismatch = toSweepCount(mismatch)
 	return &o, nil
 }
 

@@ -17,7 +17,7 @@ type AuditRule string
 // AuditSeverity says how soon somebody should look.
 type AuditSeverity string
 
-// The severities: a customer pays what he should not; the company earns less
+// The severities: a customer pays what he should not, or servers are not accounted for; the company earns less
 // than it should, or soon will; good to know.
 const (
 	AuditCritical AuditSeverity = "critical"

@@ -4,9 +4,10 @@ import (
 	"fmt"
 )
 
-// The rules, in the order in which they are reported: customers who pay too much
-// first.
+// The rules, in the order in which they are reported: what makes all others
+// doubtful first, then customers who pay too much.
 const (
+	AuditCoverageGap  AuditRule = "coverage_gap"         // VirtFusion counts other servers than are known
 	AuditTwoRows      AuditRule = "two_rows_enabled"     // several rows that are on bill one server
 	AuditChargedTwice AuditRule = "period_charged_twice" // a time was charged more than once
 	AuditGone         AuditRule = "gone_server_billed"   // a row is on for a server that is gone
@@ -42,6 +43,18 @@ const (
 // auditRules are all rules. Whoever adds one adds it to docs/watchdog.md and to
 // the alert rules; a test compares them.
 var auditRules = []auditRule{
+	{
+		AuditCoverageGap, AuditCritical, `
+		-- As it was written down after the last complete sweep, see CountAtLastSweep.
+		SELECT NULL::int, NULL::int, '{}'::int[], NULL::numeric,
+			format('VirtFusion counted %s servers in the sweep that ended on %s, and %s are known to have been there: %s', virtfusion_total,
+				to_char(sweep_at AT TIME ZONE 'UTC', ` + momentInWords + `),
+				CASE known_least WHEN known_most THEN known_most::text ELSE known_least || ' to ' || known_most END,
+				CASE WHEN virtfusion_total > known_most THEN virtfusion_total - known_most || ' are missing here' ELSE known_least - virtfusion_total || ' are too many here' END)
+		FROM (SELECT * FROM serversync.coverage_days WHERE sweep_run IS NOT NULL ORDER BY day DESC LIMIT 1) d
+		WHERE ` + mismatched,
+		"start a sweep with `serversync sweep`; if it stays so, compare VirtFusion's list with GET /api/admin/servers.csv and ask for what differs: POST /api/admin/servers/bulk with the action resync",
+	},
 	{
 		AuditTwoRows, AuditCritical, `
 		-- By VirtFusion's id, or, where rows disagree about that, by UUID. What the

@@ -104,7 +104,11 @@ func (r *Reconciler) decideAll(ctx context.Context, tx bun.Tx, works []work) ([]
 	if err := apply(ctx, tx, decisions, ev, now); err != nil {
 		return nil, err
 	}
-	return decisions, turnWishes(ctx, tx, decisions, ev, now)
+	if err := turnWishes(ctx, tx, decisions, ev, now); err != nil {
+		return nil, err
+	}
+	r.notifyOwners(ctx, tx, works, decisions, ev, now)
+	return decisions, nil
 }
 
 // input is what one of a batch's decisions depends on.

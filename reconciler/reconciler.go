@@ -33,6 +33,8 @@ type Config struct {
 	// gone) a books pass may bill otherwise than before, but for ends; nil: no
 	// limit.
 	MaxChanges func(fleet int64) int64
+	// NotifyUsers: owners are told of new external servers in SkyPANEL.
+	NotifyUsers bool
 	// Live is told what changed, for those who watch; nil: nobody is.
 	Live announcer
 	// Room returns an error while nothing may be written; nil: always something may.
@@ -60,6 +62,7 @@ type Reconciler struct {
 	metrics  *metrics
 
 	maxChanges   func(fleet int64) int64
+	notifyUsers  bool
 	refetcher    refetcher
 	live         announcer
 	room         func() error
@@ -80,6 +83,7 @@ func New(c Config) *Reconciler {
 		db: c.DB, consumer: c.Consumer, policy: c.Policy, now: c.Now, log: c.Log,
 		metrics:     newMetrics(c.Metrics),
 		maxChanges:  c.MaxChanges,
+		notifyUsers: c.NotifyUsers,
 		refetcher:   c.Refetcher,
 		live:        c.Live,
 		room:        c.Room,

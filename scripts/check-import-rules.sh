@@ -47,6 +47,16 @@ ok     events/eventstest events
 ok     events/x_test.go events/eventstest
 refuse events/x_test.go db
 
+ok     notify db
+ok     notify internal/plumbing
+ok     notify net/http
+ok     notify/x_test.go db/dbtest
+refuse notify events
+refuse notify api
+refuse notify reconciler
+refuse notify db/dbtest
+refuse notify github.com/nats-io/nats.go
+
 ok     reconciler events
 ok     reconciler db
 ok     reconciler net/url

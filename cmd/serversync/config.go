@@ -22,6 +22,7 @@ import (
 	"serversync/api"
 	"serversync/events"
 	"serversync/ingest"
+	"serversync/notify"
 	"serversync/reconciler"
 )
 
@@ -79,6 +80,15 @@ type config struct {
 	adminTokenDir string
 
 	policy reconciler.Policy // without what SkyPANEL's settings say
+
+	notifyUsers bool // owners are told of new external servers in SkyPANEL
+	// notifyAdmins: administrators are told in SkyPANEL; by webhook and e-mail where
+	// these are not nil.
+	notifyAdmins                   bool
+	notifyWebhookURL               string
+	notifyWebhook                  *notify.Webhook
+	notifyEmailTo, notifyEmailFrom string
+	notifyEmail                    *notify.Email
 
 	sweepInterval time.Duration // 0: never
 	maxChanges    ingest.MaxChanges
@@ -156,6 +166,13 @@ func settings() []setting {
 		{env: "PPROF_ADDR", usage: "loopback or private address at which Go's profiles are served (empty: none)", apply: applyPprofAddr},
 		{env: "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", usage: "URL to which traces are sent as OTLP over HTTP", secret: true, apply: applyOTLPTracesEndpoint},
 		{env: "OTEL_EXPORTER_OTLP_ENDPOINT", usage: "the same for a collector of all signals, without /v1/traces (empty: no traces)", secret: true, apply: applyOTLPEndpoint},
+		{env: "NOTIFY_USERS", fallback: "false", usage: "tell owners of new external servers in SkyPANEL's notifications", boolean: true, apply: boolean(func(c *config) *bool { return &c.notifyUsers })},
+		{env: "NOTIFY_ADMINS", fallback: "false", usage: "tell administrators what they should look at in SkyPANEL's notifications", boolean: true, apply: boolean(func(c *config) *bool { return &c.notifyAdmins })},
+		{env: "NOTIFY_WEBHOOK_URL", usage: "tell them by HTTP too (empty: no)", secret: true, apply: text(func(c *config) *string { return &c.notifyWebhookURL })},
+		{env: "NOTIFY_WEBHOOK_SECRET", usage: "what signs that, as Standard Webhooks describes: whsec_ and base64", secret: true, apply: applyNotifyWebhook},
+		{env: "NOTIFY_EMAIL_TO", usage: "comma-separated addresses: tell them by e-mail too (empty: no)", apply: text(func(c *config) *string { return &c.notifyEmailTo })},
+		{env: "NOTIFY_EMAIL_FROM", usage: "the sender (empty: the first of NOTIFY_EMAIL_TO)", apply: text(func(c *config) *string { return &c.notifyEmailFrom })},
+		{env: "SMTP_URL", usage: "the mail server: smtp://host:587 or smtps://host:465, with name and password before the host", secret: true, apply: applySMTPURL},
 		{env: "LOG_LEVEL", fallback: "info", usage: "trace, debug, info, warn or error", apply: applyLogLevel},
 		{env: "LOG_FORMAT", usage: "json or console (default: console on a terminal, else json)", apply: oneOf(func(c *config) *string { return &c.logFormat }, "json", "console", "")},
 	}

@@ -115,6 +115,7 @@ func examine(ctx context.Context, c *config, url string) []finding {
 	defer func() { _ = database.Close() }()
 	p := &patient{config: c, db: database}
 	findings = append(findings, p.examineDatabase(ctx)...)
+	findings = append(findings, examineNotifications(ctx, c, database)...)
 	return append(findings, examineVirtFusion(ctx, c, database)...)
 }
 
@@ -137,6 +138,7 @@ func (s *service) examine(ctx context.Context) []finding {
 	findings := append([]finding{examineTokens(s.config)}, p.examineBroker(ctx)...)
 	findings = append(findings, p.examineDisks()...)
 	findings = append(findings, p.examineDatabase(ctx)...)
+	findings = append(findings, examineNotifications(ctx, s.config, s.stores.db)...)
 	return append(findings, examineVirtFusion(ctx, s.config, s.stores.db)...)
 }
 

@@ -263,7 +263,9 @@ func (s *service) run(ctx context.Context) error {
 	if s.api != nil {
 		g.Go(func() error { return s.migratedThen(ctx, s.api.Run) }) // previews a cleanup each month
 		g.Go(func() error { return s.migratedThen(ctx, s.api.SampleLag) })
+		g.Go(func() error { return s.migratedThen(ctx, s.api.RunCoverage) })
 		g.Go(func() error { return s.migratedThen(ctx, s.api.RunWatchdog) })
+		g.Go(func() error { return s.migratedThen(ctx, s.notifier().Run) })
 		g.Go(func() error { return s.api.RunLive(ctx) })
 	}
 	if s.config.pprofAddr != "" {
@@ -300,10 +302,6 @@ func (s *service) present(ctx context.Context) error {
 	return nil
 }
 
-// notYet are settings of the interface that come with later versions: whoever
-// sets one must not believe it to be in force.
-var notYet = []string{"NOTIFY_USERS"}
-
 // fewFiles is how many files are few: too few for all connections that may be.
 const fewFiles = 4096
 
@@ -319,11 +317,6 @@ func (s *service) warn() {
 	}
 	if files := httpserver.OpenFiles(); files > 0 && files < fewFiles {
 		s.log.Warn().Uint64("files", files).Msg("this process may have few files open, and takes fewer connections therefore: raise its hard limit (LimitNOFILE= of systemd, ulimit -Hn)")
-	}
-	for _, name := range notYet {
-		if os.Getenv(name) != "" {
-			s.log.Warn().Str("setting", name).Msg("this version does not know this setting yet: nothing is done about it")
-		}
 	}
 	if c.policy.StartAtCreation {
 		s.log.Warn().Msg("BILLING_START=creation: a new external server is charged for the whole time since its creation at once")
@@ -390,11 +383,12 @@ func (s *service) stream(ctx context.Context, g *errgroup.Group) error {
 	r := reconciler.New(reconciler.Config{
 		DB: s.stores.db, Consumer: consumer, DeadLetters: events.NewDeadLetters(s.js, s.stores.durable()), Policy: s.config.policy,
 		Now: time.Now, Log: s.log, Metrics: s.countersOf(roleReconcile), Tracer: s.tracing.tracer(),
-		MaxChanges: s.config.maxChanges.Limit, Live: s.announcer, Room: s.stores.space.ForBooks,
+		MaxChanges: s.config.maxChanges.Limit, Live: s.announcer, Room: s.stores.space.ForBooks, NotifyUsers: s.config.notifyUsers,
 		Refetcher: ingest.NewRefetcher(s.virtfusion, s.publisher, time.Now),
 	})
 	s.books.reconciler.Store(r)
 	s.runs(ctx, g, r)
+	s.warnOfNotifications(ctx)
 	if !s.config.has(roleReconcile) {
 		return nil
 	}
