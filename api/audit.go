@@ -29,6 +29,10 @@ const (
 	auditKept = 10_000
 	// auditLines bounds the log.
 	auditLines = 20
+	// auditOverlap is how long before the end of the last look the next one's
+	// charges begin: what was under way then is seen, and what failed is seen
+	// failing for a day.
+	auditOverlap = 24 * time.Hour
 )
 
 // Audit is what the watchdog found.
@@ -36,8 +40,16 @@ type Audit struct {
 	Findings []AuditFinding `json:"findings"`
 	// Rules are all rules, those without a finding too.
 	Rules []AuditRule `json:"rules"`
+	// Failed are the rules by which it could not be looked; they have no findings.
+	Failed []AuditFailure `json:"failed"`
 	// Truncated: a rule has more findings than are listed.
 	Truncated bool `json:"truncated"`
+}
+
+// AuditFailure is a rule by which it could not be looked, and why.
+type AuditFailure struct {
+	Rule  string `json:"rule"`
+	Error string `json:"error"`
 }
 
 // AuditFinding is a case in which SkyPANEL's billing is wrong.
@@ -61,11 +73,11 @@ type AuditRule struct {
 
 // AuditNow audits SkyPANEL's billing as it is at a time. It changes nothing.
 func AuditNow(ctx context.Context, database *bun.DB, now time.Time) (Audit, error) {
-	found, counts, err := db.Audit(ctx, database, auditQuery(now, maxAudit))
+	report, err := db.Audit(ctx, database, auditQuery(now, maxAudit))
 	if err != nil {
 		return Audit{}, err
 	}
-	return toAudit(found, counts), nil
+	return toAudit(report), nil
 }
 
 // auditQuery is what an audit looks at.
@@ -74,10 +86,13 @@ func auditQuery(now time.Time, limit int) db.AuditQuery {
 }
 
 // toAudit puts an audit into the form that is answered.
-func toAudit(found []db.AuditFinding, counts []db.AuditCount) Audit {
-	a := Audit{Findings: make([]AuditFinding, len(found)), Rules: make([]AuditRule, len(counts))}
-	for i := range found {
-		f := &found[i]
+func toAudit(report db.AuditReport) Audit {
+	a := Audit{
+		Findings: make([]AuditFinding, len(report.Findings)), Rules: make([]AuditRule, len(report.Counts)),
+		Failed: make([]AuditFailure, len(report.Failed)),
+	}
+	for i := range report.Findings {
+		f := &report.Findings[i]
 		a.Findings[i] = AuditFinding{
 			Rule: string(f.Rule), Severity: string(f.Severity), ServerID: f.ServerID, UserID: f.UserID,
 			BillingIDs: f.Rows, Evidence: f.Evidence, Remedy: f.Remedy,
@@ -86,12 +101,18 @@ func toAudit(found []db.AuditFinding, counts []db.AuditCount) Audit {
 			a.Findings[i].Amount = new(dollars(f.Amount.Decimal))
 		}
 	}
-	for i, c := range counts {
+	for i, f := range report.Failed {
+		a.Failed[i] = AuditFailure{Rule: string(f.Rule), Error: f.Err.Error()}
+	}
+	for i, c := range report.Counts {
 		a.Rules[i] = AuditRule{Rule: string(c.Rule), Severity: string(c.Severity), Findings: c.Findings}
 		a.Truncated = a.Truncated || c.Findings > maxAudit
 	}
 	return a
 }
+
+// ruleFailed is logged of a rule by which it could not be looked.
+const ruleFailed = "the watchdog could not look by a rule; what it found earlier is kept"
 
 // audit answers GET /api/admin/audit.
 func (a *API) audit(c echo.Context) error {
@@ -101,6 +122,9 @@ func (a *API) audit(c echo.Context) error {
 	audit, err := AuditNow(c.Request().Context(), a.db, a.now())
 	if err != nil {
 		return fault(err)
+	}
+	for _, f := range audit.Failed {
+		a.log.Warn().Str("rule", f.Rule).Str("error", f.Error).Msg(ruleFailed)
 	}
 	return succeed(c, audit)
 }
@@ -127,11 +151,15 @@ func (a *API) RunWatchdog(ctx context.Context) error {
 // made again.
 func (a *API) auditDue(ctx context.Context) error {
 	now := a.now()
+	last, err := db.PassFinished(ctx, a.db, auditPass)
+	if err != nil {
+		return err
+	}
 	claimed, err := db.ClaimPass(ctx, a.db, auditPass, now, now.Add(-auditEvery))
 	if err != nil || !claimed {
 		return err
 	}
-	err = a.auditAndKeep(ctx, now)
+	err = a.auditAndKeep(ctx, now, last)
 	if err != nil {
 		if giveBack := db.UnclaimPass(context.WithoutCancel(ctx), a.db, auditPass, now); giveBack != nil && ctx.Err() == nil {
 			a.log.Debug().Err(giveBack).Msg("the next audit is in an hour")
@@ -140,17 +168,26 @@ func (a *API) auditDue(ctx context.Context) error {
 	return err
 }
 
-func (a *API) auditAndKeep(ctx context.Context, now time.Time) error {
-	found, _, err := db.Audit(ctx, a.db, auditQuery(now, auditKept))
+// auditAndKeep audits and writes down what was found. Charges are those since the
+// last look, which ended at last; nil: there was none.
+func (a *API) auditAndKeep(ctx context.Context, now time.Time, last *time.Time) error {
+	q := auditQuery(now, auditKept)
+	if q.SuspectsSince = q.Since; last != nil && last.Add(-auditOverlap).After(q.Since) {
+		q.Since = last.Add(-auditOverlap)
+	}
+	report, err := db.Audit(ctx, a.db, q)
 	if err != nil {
 		return err
 	}
-	news, err := db.KeepFindings(ctx, a.db, found, now)
+	for _, f := range report.Failed {
+		a.log.Warn().Err(f.Err).Str("rule", string(f.Rule)).Msg(ruleFailed)
+	}
+	news, err := db.KeepFindings(ctx, a.db, report, now)
 	if err != nil {
 		return err
 	}
 	a.logNews(news)
-	return db.FinishPass(ctx, a.db, db.Pass{Name: auditPass, FinishedAt: new(a.now()), Servers: int64(len(found)), Changed: int64(len(news))})
+	return db.FinishPass(ctx, a.db, db.Pass{Name: auditPass, FinishedAt: new(a.now()), Servers: int64(len(report.Findings)), Changed: int64(len(news))})
 }
 
 // logNews tells of findings once, when they are new.

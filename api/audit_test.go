@@ -61,6 +61,16 @@ func TestTheWatchdog(t *testing.T) {
 		t.Errorf("it is back: %s", got)
 	}
 
+	// A rule that fails is told of, and keeps what it found.
+	exec(`ALTER TABLE package_pricing RENAME TO away`)
+	if got := look(time.Hour); !strings.Contains(got, "could not look by a rule") || !strings.Contains(got, `"rule":"no_price"`) {
+		t.Errorf("a rule fails: %s", got)
+	}
+	exec(`ALTER TABLE away RENAME TO package_pricing`)
+	if got := look(time.Hour); got != "" {
+		t.Errorf("it is back: %s", got)
+	}
+
 	// A look that fails is made again at once.
 	exec(`ALTER TABLE serversync.findings RENAME TO away; UPDATE virtfusion_hourly_billing SET last_billed_at = now()`)
 	now = now.Add(time.Hour)

@@ -207,7 +207,7 @@ func TestEveryDescribedAnswerIsGiven(t *testing.T) {
 	for _, statement := range []string{
 		`INSERT INTO virtfusion_cron_settings (enabled, hours_per_month) VALUES (false, 730);
 			ALTER TABLE virtfusion_cron_settings RENAME TO settings_of_cron;
-			CREATE VIEW virtfusion_cron_settings AS SELECT id, hours_per_month, 1 / (id - id) = 1 AS enabled, false AS hourly_billing_enabled FROM settings_of_cron;
+			CREATE VIEW virtfusion_cron_settings AS SELECT id, hours_per_month, 1 / (id - id) = 1 AS enabled, true AS hourly_billing_enabled FROM settings_of_cron;
 			ALTER TABLE serversync.coverage_days ALTER COLUMN written_at TYPE text USING 'never'; INSERT INTO serversync.coverage_days (day, written_at, total, external_on, external_off, native, unlinked, conflict, settling, recorded_list, recorded_effective, leaking_servers, leaking_list, leaking_effective, leaks)
 				VALUES ('2026-03-01', 'never', 0, 0, '{}', 0, 0, 0, 0, 0, 0, 0, 0, 0, '[]');
 			UPDATE serversync.history SET at = 'infinity'; UPDATE serversync.billing_rows SET created_at = 'infinity'; UPDATE serversync.charges SET created_at = 'infinity'; UPDATE serversync.lag_samples SET at = 'infinity' WHERE at = '2026-03-01T10:00Z';

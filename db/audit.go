@@ -1,10 +1,12 @@
 package db
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/shopspring/decimal"
@@ -47,44 +49,114 @@ type AuditCount struct {
 	Findings int64
 }
 
+// AuditFailure is a rule by which it could not be looked, and why.
+type AuditFailure struct {
+	Rule AuditRule
+	Err  error
+}
+
 // AuditQuery says what an audit looks at.
 type AuditQuery struct {
 	Now time.Time
 	// Charges made since then are looked at; older ones are not.
 	Since time.Time
+	// SuspectsSince is how far back charges are looked at of servers that
+	// serversync.findings says were charged twice, or that were charged since
+	// Since for a time long past. So what was found by an earlier, longer look
+	// stays found while it is so. Zero: Since.
+	SuspectsSince time.Time
 	// BackBillHours is the most hours that SkyPANEL's next job may charge a row
 	// at once. A job that runs each minute charges one.
 	BackBillHours int64
 	Limit         int // findings of each rule that are read; the counts are of all
+	// RuleTimeout is how long a rule may take, in whole milliseconds; one that
+	// takes longer fails. 0: half a minute.
+	RuleTimeout time.Duration
 }
 
+// AuditReport is what an audit found.
+type AuditReport struct {
+	Findings []AuditFinding // in the order of the rules, of servers and of users
+	// Counts are of all rules. One that failed has 0 findings.
+	Counts []AuditCount
+	Failed []AuditFailure
+}
+
+// ruleTimeout is the default of AuditQuery.RuleTimeout. A look that takes longer
+// keeps SkyPANEL's database from its work.
+const ruleTimeout = 30 * time.Second
+
 // Audit holds SkyPANEL's billing tables against the watchdog's rules, in one
-// read-only snapshot. It returns findings in the order of the rules, of servers
-// and of users, and for every rule how many there are. It changes nothing.
-func Audit(ctx context.Context, database *bun.DB, q AuditQuery) (findings []AuditFinding, counts []AuditCount, err error) {
+// read-only snapshot. A rule that fails does not keep the others from being
+// looked at; an error means that none could be. It changes nothing.
+func Audit(ctx context.Context, database *bun.DB, q AuditQuery) (AuditReport, error) {
+	var report AuditReport
 	snapshot := &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true}
-	err = database.RunInTx(ctx, snapshot, func(ctx context.Context, tx bun.Tx) error {
-		policy, err := ReadPolicy(ctx, tx)
+	err := database.RunInTx(ctx, snapshot, func(ctx context.Context, tx bun.Tx) error {
+		timeout := cmp.Or(q.RuleTimeout, ruleTimeout)
+		if _, err := tx.ExecContext(ctx, `SET LOCAL statement_timeout = `+strconv.FormatInt(timeout.Milliseconds(), 10)); err != nil {
+			return err
+		}
+		settings, err := readAuditSettings(ctx, tx)
 		if err != nil {
 			return err
 		}
 		for i := range auditRules {
-			some, all, err := auditRules[i].find(ctx, tx, &q, policy.HoursPerMonth)
-			if err != nil {
-				return fmt.Errorf("audit the billing tables by the rule %s: %w", auditRules[i].name, err)
+			if err := report.look(ctx, tx, &auditRules[i], &q, settings); err != nil {
+				return err
 			}
-			findings = append(findings, some...)
-			counts = append(counts, AuditCount{Rule: auditRules[i].name, Severity: auditRules[i].severity, Findings: all})
+		}
+		if len(report.Failed) == len(auditRules) {
+			return report.Failed[0].Err
 		}
 		return nil
 	})
-	return findings, counts, err
+	return report, wrap(err, "audit the billing tables")
+}
+
+// look adds what a rule finds, or why it finds nothing. An error ends the audit.
+func (a *AuditReport) look(ctx context.Context, tx bun.Tx, r *auditRule, q *AuditQuery, s auditSettings) error {
+	if _, err := tx.ExecContext(ctx, `SAVEPOINT rule`); err != nil {
+		return err
+	}
+	some, all, err := r.find(ctx, tx, q, s)
+	undo := `RELEASE SAVEPOINT rule`
+	if err != nil {
+		err = fmt.Errorf("look by the rule %s: %w", r.name, err)
+		undo, some, all = `ROLLBACK TO SAVEPOINT rule`, nil, 0
+		a.Failed = append(a.Failed, AuditFailure{Rule: r.name, Err: err})
+	}
+	if _, lost := tx.ExecContext(ctx, undo); lost != nil {
+		return cmp.Or(err, lost) // the database is away, or the time is up
+	}
+	a.Findings = append(a.Findings, some...)
+	a.Counts = append(a.Counts, AuditCount{Rule: r.name, Severity: r.severity, Findings: all})
+	return nil
+}
+
+// auditSettings are those of SkyPANEL's that rules depend on.
+type auditSettings struct {
+	hours  int64 // in a month
+	hourly bool  // the hourly job bills: in monthly mode it bills nothing
+	off    bool  // the job is switched off; no settings: it is not
+}
+
+func readAuditSettings(ctx context.Context, tx bun.Tx) (auditSettings, error) {
+	policy, err := ReadPolicy(ctx, tx)
+	if err != nil {
+		return auditSettings{}, err
+	}
+	s := auditSettings{hours: policy.HoursPerMonth, hourly: policy.HourlyMode}
+	err = tx.NewRaw(`SELECT coalesce((
+			SELECT enabled IS FALSE OR hourly_billing_enabled IS FALSE FROM public.virtfusion_cron_settings ORDER BY id DESC LIMIT 1), false)`).Scan(ctx, &s.off)
+	return s, wrap(err, "read whether SkyPANEL's billing job is on")
 }
 
 // auditRule is a query that returns a row for each case: server, customer, billing
-// rows, amount, evidence. It may use given (now, since, back_bill_hours) and
-// priced: SkyPANEL's billing rows with the hours that they are divided by and the
-// tokens (cents) that an hour costs.
+// rows, amount, evidence. It may use given (now, since, suspects_since,
+// back_bill_hours, job_hourly, job_off) and priced: SkyPANEL's billing rows with the hours that they
+// are divided by and the tokens (cents) that an hour costs, but for those with which
+// nothing can be reckoned (AuditOdd tells of them).
 type auditRule struct {
 	name     AuditRule
 	severity AuditSeverity
@@ -98,16 +170,21 @@ type auditRule struct {
 // a zone.
 const auditFrame = `
 	WITH given AS (
-		SELECT $1::timestamp AS now, $2::timestamp AS since, $3::bigint AS back_bill_hours),
+		SELECT $1::timestamp AS now, $2::timestamp AS since, $6::timestamp AS suspects_since, $3::bigint AS back_bill_hours, $7::bool AS job_hourly, $8::bool AS job_off),
 	priced AS NOT MATERIALIZED (
 		SELECT b.*, h.hours, round(b.monthly_price * 100 / h.hours) AS tokens
 		FROM public.virtfusion_hourly_billing b
-		CROSS JOIN LATERAL (SELECT CASE WHEN b.hours_in_month > 0 THEN b.hours_in_month ELSE $4::int END AS hours) h)
+		CROSS JOIN LATERAL (SELECT CASE WHEN b.hours_in_month > 0 THEN b.hours_in_month ELSE $4::int END AS hours) h
+		WHERE NOT (` + oddRow + `))
 	SELECT f.server::bigint, f.customer::bigint, to_json(f.billing), f.amount, f.evidence, count(*) OVER ()
 	FROM (%s) AS f (server, customer, billing, amount, evidence)
 	ORDER BY f.server, f.customer, f.billing LIMIT $5`
 
-func (r *auditRule) find(ctx context.Context, tx bun.Tx, q *AuditQuery, hours int64) (found []AuditFinding, all int64, err error) {
+func (r *auditRule) find(ctx context.Context, tx bun.Tx, q *AuditQuery, s auditSettings) (found []AuditFinding, all int64, err error) {
+	suspects := q.SuspectsSince
+	if suspects.IsZero() {
+		suspects = q.Since
+	}
 	found, err = queryAll(ctx, tx, func(rows *sql.Rows) (AuditFinding, error) {
 		f := AuditFinding{Rule: r.name, Severity: r.severity}
 		var billing []byte
@@ -119,14 +196,21 @@ func (r *auditRule) find(ctx context.Context, tx bun.Tx, q *AuditQuery, hours in
 			f.Remedy = fmt.Sprintf(r.remedy, *f.ServerID)
 		}
 		return f, json.Unmarshal(billing, &f.Rows)
-	}, fmt.Sprintf(auditFrame, r.query), q.Now.UTC(), q.Since.UTC(), q.BackBillHours, hours, q.Limit)
+	}, fmt.Sprintf(auditFrame, r.query), q.Now.UTC(), q.Since.UTC(), q.BackBillHours, s.hours, q.Limit, suspects.UTC(), s.hourly, s.off)
 	return found, all, err
 }
 
 // KeepFindings writes down what an audit has found, whole: what was there before
-// and is not among them is cleared. It returns those that are new, or back. More
-// than one process at a time waits for the other.
-func KeepFindings(ctx context.Context, database *bun.DB, findings []AuditFinding, at time.Time) (news []AuditFinding, err error) {
+// and is not among them is cleared, but for findings of the rules that failed. It
+// returns those that are new, or back. More than one process at a time waits for
+// the other.
+func KeepFindings(ctx context.Context, database *bun.DB, report AuditReport, at time.Time) (news []AuditFinding, err error) {
+	at = at.Truncate(time.Microsecond) // as PostgreSQL keeps it
+	findings := report.Findings
+	failed := make([]string, len(report.Failed))
+	for i, f := range report.Failed {
+		failed[i] = string(f.Rule)
+	}
 	type key struct {
 		rule         AuditRule
 		server, user int64
@@ -180,7 +264,8 @@ func KeepFindings(ctx context.Context, database *bun.DB, findings []AuditFinding
 		for _, k := range fresh {
 			news = append(news, *byKey[k])
 		}
-		_, err = tx.ExecContext(ctx, `UPDATE serversync.findings SET cleared_at = ?0 WHERE cleared_at IS NULL AND last_seen_at < ?0`, at)
+		_, err = nativeOf(tx).ExecContext(ctx, `
+			UPDATE serversync.findings SET cleared_at = $1 WHERE cleared_at IS NULL AND last_seen_at < $1 AND rule <> ALL ($2::text[])`, at, failed)
 		return err
 	})
 	return news, wrap(err, "write down what the audit found")

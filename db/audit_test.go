@@ -19,17 +19,17 @@ func auditAt() time.Time { return time.Date(2026, 3, 10, 12, 30, 0, 0, time.UTC)
 
 func audit(t *testing.T, database *bun.DB) (findings []db.AuditFinding, counts map[db.AuditRule]int64) {
 	t.Helper()
-	found, all, err := db.Audit(t.Context(), database, db.AuditQuery{
+	report, err := db.Audit(t.Context(), database, db.AuditQuery{
 		Now: auditAt(), Since: auditAt().AddDate(0, -1, 0), BackBillHours: 6, Limit: 100,
 	})
-	if err != nil {
-		t.Fatal(err)
+	if err != nil || len(report.Failed) > 0 {
+		t.Fatal(report.Failed, err)
 	}
 	counts = map[db.AuditRule]int64{}
-	for _, c := range all {
+	for _, c := range report.Counts {
 		counts[c.Rule] = c.Findings
 	}
-	return found, counts
+	return report.Findings, counts
 }
 
 // soundBooks are a customer (7) with two servers in order (1 SkyPANEL's, 2 ours)
@@ -127,6 +127,23 @@ func TestAudit(t *testing.T) {
 			rule: db.AuditChargedTwice, given: []func(*testing.T, *bun.DB){charge(1, "2026-03-10 10:20", "completed"), charge(1, "2026-03-10 10:30", "completed"), charge(2, "2026-03-10 10:15", "failed"), charge(2, "2026-03-10 10:15", "pending")},
 			want: "1 7 [1] 0.06", evidence: "3 charges, $0.06 in all",
 		},
+		"charged by a row of the same UUID": {
+			rule: db.AuditChargedTwice, given: []func(*testing.T, *bun.DB){
+				server(3, "native", "on", ""), row(3, 3, "server_uuid = 'UUID-1', billing_enabled = false"), charge(3, "2026-03-10 12:15", "completed"), charge(3, "2026-03-10 13:15", "completed"),
+				row(4, 4, "server_uuid = 'DELETED_SERVER', billing_enabled = false"), charge(4, "2026-03-10 12:15", "completed"), row(5, 5, "server_uuid = 'DELETED_SERVER', billing_enabled = false"), charge(5, "2026-03-10 12:15", "completed"),
+			},
+			want: "3 7 [3] 0.02", evidence: "charged already: ",
+		},
+		"charged nothing, and without a server": {
+			rule: db.AuditChargedTwice, given: []func(*testing.T, *bun.DB){
+				charge(1, "2026-03-10 10:15", "completed"), do(`UPDATE virtfusion_hourly_transactions SET amount_charged = 0 WHERE billing_id = 1`),
+				row(3, 0, "server_uuid = 'DELETED_SERVER', billing_enabled = false"), charge(3, "2026-03-10 10:15", "completed"), row(4, 0, "server_uuid = NULL, billing_enabled = false"), charge(4, "2026-03-10 10:15", "completed"),
+			},
+		},
+		"a row without a server charged twice": {
+			rule: db.AuditChargedTwice, given: []func(*testing.T, *bun.DB){row(3, 0, "billing_enabled = false"), charge(3, "2026-03-10 10:15", "completed"), charge(3, "2026-03-10 10:15", "completed")},
+			want: "0 7 [3] 0.02",
+		},
 		"charged long ago, and a minute": {
 			rule: db.AuditChargedTwice, given: []func(*testing.T, *bun.DB){charge(1, "2026-01-10 10:15", "completed"), charge(1, "2026-01-10 10:15", "completed"), charge(1, "2026-03-10 13:14:30", "completed")},
 		},
@@ -141,6 +158,14 @@ func TestAudit(t *testing.T) {
 		"wrong owner": {
 			rule: db.AuditWrongOwner, given: []func(*testing.T, *bun.DB){server(3, "native", "on", ""), row(3, 3, "user_id = 8"), server(4, "conflict", "on", ""), row(4, 4, "user_id = 8")},
 			want: "3 8 [3] 14.60", evidence: "row 3 charges user 8 $14.60 a month for a server that belongs to user 7",
+			otherwise: []db.AuditRule{db.AuditDisputed},
+		},
+		"disputed owner": {
+			rule: db.AuditDisputed, given: []func(*testing.T, *bun.DB){
+				server(3, "conflict", "on", ""), row(3, 3, "user_id = 8"), server(4, "conflict", "on", ""), row(4, 4, ""), server(5, "conflict", "on", ""), row(5, 5, "user_id = 8, billing_enabled = false"),
+				do(`UPDATE serversync.servers SET note = 'as its note says' WHERE virtfusion_id = 3`),
+			},
+			want: "3 8 [3] 14.60", evidence: "row 3 charges user 8 $14.60 a month; by VirtFusion the server belongs to user 7, and evidence disagrees. as its note says",
 		},
 		"back-billing": {
 			rule: db.AuditBackBill, given: []func(*testing.T, *bun.DB){
@@ -148,6 +173,15 @@ func TestAudit(t *testing.T) {
 				server(5, "native", "on", ""), row(5, 5, "last_billed_at = '2026-03-10T06:30:01'"), server(6, "native", "on", ""), row(6, 6, "last_billed_at = NULL, billing_enabled = false"),
 			},
 			want: "3 7 [3] 0.16\n4 7 [4] 4.36", evidence: "SkyPANEL's next job charges row 3 8 hours at once, $0.16: it is billed until 2026-03-10 05:30 UTC",
+		},
+		"back-billing by a job that is off": {
+			rule: db.AuditBackBill, given: []func(*testing.T, *bun.DB){do(`UPDATE virtfusion_cron_settings SET enabled = false; UPDATE virtfusion_hourly_billing SET last_billed_at = '2026-03-01T00:00'`)},
+			otherwise: []db.AuditRule{db.AuditJobOff},
+		},
+		"back-billing in monthly mode": {
+			rule: db.AuditBackBill, given: []func(*testing.T, *bun.DB){do(`
+				INSERT INTO settings (key, value) VALUES ('virtfusion_self_service_hourly_credit', 'false');
+				UPDATE virtfusion_hourly_billing SET last_billed_at = '2026-03-01T00:00'; UPDATE virtfusion_cron_settings SET hourly_billing_enabled = false`)},
 		},
 		"unknown server": {
 			rule: db.AuditUnknown, given: []func(*testing.T, *bun.DB){row(3, 3, ""), row(4, 4, "created_at = '2026-03-10T12:10'")},
@@ -192,6 +226,19 @@ func TestAudit(t *testing.T) {
 		"job off": {
 			rule: db.AuditJobOff, given: []func(*testing.T, *bun.DB){do(`INSERT INTO virtfusion_cron_settings (enabled, hours_per_month, hourly_billing_enabled) VALUES (true, 730, false)`)},
 			want: "<nil> <nil> [] 29.20", evidence: "2 rows are not billed, $29.20 a month",
+		},
+		"odd values": {
+			rule: db.AuditOdd, given: []func(*testing.T, *bun.DB){
+				server(3, "native", "on", ""), row(3, 3, "last_billed_at = 'infinity'"), server(4, "native", "on", ""), row(4, 4, "last_billed_at = '-infinity'"),
+				server(5, "native", "on", ""), row(5, 5, "last_billed_at = NULL, server_created_at = 'infinity'"), server(6, "native", "on", ""), row(6, 6, "monthly_price = 'NaN'"),
+				server(7, "native", "on", ""), row(7, 7, ""), charge(7, "2026-03-10 10:15", "failed"), charge(7, "2026-03-10 10:15", "completed"), charge(7, "2026-03-10 10:15", "completed"),
+				do(`UPDATE virtfusion_hourly_transactions SET amount_charged = 'NaN' WHERE billing_id = 7`),
+				server(8, "native", "on", ""), row(8, 8, "created_at = 'infinity', updated_at = '-infinity', hours_in_month = 0, last_billed_at = '2026-03-10T13:15'"),
+				do(`INSERT INTO virtfusion_hourly_transactions (billing_id, user_id, server_id, amount_charged, billing_period_start, billing_period_end, status, created_at)
+					SELECT 8, 7, 8, 0.02, '-infinity', v::timestamp, 'completed', v::timestamp FROM unnest(ARRAY['infinity', NULL]) v`),
+			},
+			want:     "3 7 [3] <nil>\n4 7 [4] <nil>\n5 7 [5] <nil>\n6 7 [6] <nil>\n7 7 [7] <nil>",
+			evidence: "row 3 cannot be reckoned with: monthly_price 11.0000, last_billed_at infinity",
 		},
 		"costs nothing": {
 			rule: db.AuditCostsNothing, given: []func(*testing.T, *bun.DB){server(3, "native", "on", ""), row(3, 3, "monthly_price = 3, package_id = 6"), server(4, "native", "on", ""), row(4, 4, "monthly_price = 0, package_id = 99")},
@@ -256,14 +303,118 @@ func TestAuditReadsSoManyAndCountsAll(t *testing.T) {
 		auditServer(t, database, n, "gone", "off", "destroyed")
 		auditRow(t, database, n, n, "")
 	}
-	findings, counts, err := db.Audit(t.Context(), database, db.AuditQuery{Now: auditAt(), Since: auditAt(), BackBillHours: 6, Limit: 2})
-	if err != nil || len(findings) != 2 || *findings[1].ServerID != 11 {
-		t.Fatalf("%+v, %v", findings, err)
+	report, err := db.Audit(t.Context(), database, db.AuditQuery{Now: auditAt(), Since: auditAt(), BackBillHours: 6, Limit: 2})
+	if err != nil || len(report.Findings) != 2 || *report.Findings[1].ServerID != 11 {
+		t.Fatalf("%+v, %v", report, err)
 	}
-	for _, c := range counts {
+	for _, c := range report.Counts {
 		if want := map[bool]int64{true: 5}[c.Rule == db.AuditGone]; c.Findings != want {
 			t.Errorf("%s: %d, want %d", c.Rule, c.Findings, want)
 		}
+	}
+}
+
+// TestARuleThatFailsFailsAlone has a rule whose column is not there, and some that
+// wait for a table.
+func TestARuleThatFailsFailsAlone(t *testing.T) {
+	t.Parallel()
+	database := soundBooks(t)
+	auditServer(t, database, 3, "gone", "off", "destroyed")
+	auditRow(t, database, 3, 3, "")
+	failing := func(timeout time.Duration) string {
+		t.Helper()
+		report, err := db.Audit(t.Context(), database, db.AuditQuery{Now: auditAt(), Since: auditAt().AddDate(0, -1, 0), BackBillHours: 6, Limit: 100, RuleTimeout: timeout})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(report.Findings) != 1 || report.Findings[0].Rule != db.AuditGone || len(report.Counts) != len(db.AuditRules()) {
+			t.Errorf("found %+v, %v", report.Findings, report.Counts)
+		}
+		var failed []string
+		for _, f := range report.Failed {
+			failed = append(failed, string(f.Rule))
+			if !strings.Contains(f.Err.Error(), string(f.Rule)) {
+				t.Errorf("%s: %v", f.Rule, f.Err)
+			}
+		}
+		return strings.Join(failed, ", ")
+	}
+	exec(t, database, `ALTER TABLE package_pricing RENAME COLUMN name TO title`)
+	if got := failing(0); got != "price_drift" {
+		t.Errorf("without a column: %s", got)
+	}
+	exec(t, database, `ALTER TABLE package_pricing RENAME COLUMN title TO name`)
+	tx, err := database.BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tx.Rollback() }()
+	if _, err := tx.ExecContext(t.Context(), `LOCK TABLE users`); err != nil {
+		t.Fatal(err)
+	}
+	if got := failing(250 * time.Millisecond); got != "back_bill_ahead, inactive_owner" {
+		t.Errorf("with a table that somebody keeps locked: %s", got)
+	}
+}
+
+func TestAnAuditThatFailsWhole(t *testing.T) {
+	t.Parallel()
+	database := soundBooks(t)
+	exec(t, database, `ALTER TABLE virtfusion_hourly_billing RENAME TO away; ALTER TABLE virtfusion_hourly_transactions RENAME TO away_too; DROP SCHEMA serversync CASCADE`)
+	if _, err := db.Audit(t.Context(), database, db.AuditQuery{Now: auditAt(), Since: auditAt(), Limit: 1}); err == nil || !strings.Contains(err.Error(), "coverage_gap") {
+		t.Errorf("%v; want why the first rule failed", err)
+	}
+}
+
+// What an earlier look found in older charges is found again while it is so, and
+// what is charged late is compared to them.
+func TestALookAtNewCharges(t *testing.T) {
+	t.Parallel()
+	database := soundBooks(t)
+	twice := func(look string, since time.Time) string {
+		t.Helper()
+		report, err := db.Audit(t.Context(), database, db.AuditQuery{
+			Now: auditAt(), Since: since, SuspectsSince: auditAt().AddDate(0, 0, -35), BackBillHours: 6, Limit: 100,
+		})
+		if err != nil || len(report.Failed) > 0 {
+			t.Fatal(look, report.Failed, err)
+		}
+		if _, err := db.KeepFindings(t.Context(), database, report, auditAt()); err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for i := range report.Findings {
+			f := &report.Findings[i]
+			got = append(got, fmt.Sprint(f.Rule, " ", *f.ServerID, " ", f.Amount.Decimal.StringFixed(2)))
+		}
+		return strings.Join(got, ", ")
+	}
+	charge := func(row int, start, created string) {
+		t.Helper()
+		exec(t, database, `
+			INSERT INTO virtfusion_hourly_transactions (billing_id, user_id, server_id, amount_charged, billing_period_start, billing_period_end, status, created_at)
+			VALUES (?0, 7, ?0, 0.02, ?1, ?1::timestamp + interval '1 hour', 'completed', ?2)`, row, start, created)
+	}
+	day := auditAt().AddDate(0, 0, -1)
+	charge(1, "2026-03-01T10:15", "2026-03-01T10:15")
+	charge(1, "2026-03-01T10:30", "2026-03-01T10:30")
+	charge(2, "2026-03-01T10:15", "2026-03-01T10:15")
+	if got := twice("at new ones alone", day); got != "" {
+		t.Errorf("found in what is new: %s", got)
+	}
+	if got := twice("at all", auditAt().AddDate(0, 0, -35)); got != "period_charged_twice 1 0.02" {
+		t.Errorf("found in all: %s", got)
+	}
+	if got := twice("again", day); got != "period_charged_twice 1 0.02" {
+		t.Errorf("found again: %s", got)
+	}
+	charge(2, "2026-03-01T10:15", "2026-03-10T12:20")
+	if got := twice("at a late one", day); got != "period_charged_twice 1 0.02, period_charged_twice 2 0.02" {
+		t.Errorf("found of what was charged late: %s", got)
+	}
+	exec(t, database, `UPDATE virtfusion_hourly_transactions SET status = 'failed' WHERE billing_period_start = '2026-03-01T10:30' OR created_at = '2026-03-10T12:20'`)
+	if got := twice("when voided", day); got != "" {
+		t.Errorf("found of what was voided: %s", got)
 	}
 }
 
@@ -275,7 +426,7 @@ func TestKeepFindings(t *testing.T) {
 	}
 	keep := func(day int, findings ...db.AuditFinding) string {
 		t.Helper()
-		news, err := db.KeepFindings(t.Context(), database, findings, auditAt().AddDate(0, 0, day))
+		news, err := db.KeepFindings(t.Context(), database, db.AuditReport{Findings: findings}, auditAt().AddDate(0, 0, day))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -293,7 +444,7 @@ func TestKeepFindings(t *testing.T) {
 	if got := keep(1, finding(db.AuditGone, 1, "c")); got != "" {
 		t.Errorf("known: %s", got)
 	}
-	if news, err := db.KeepFindings(t.Context(), database, []db.AuditFinding{finding(db.AuditGone, 1, "d"), finding(db.AuditGone, 2, "e"), job}, auditAt().AddDate(0, 0, 2)); err != nil || len(news) != 2 {
+	if news, err := db.KeepFindings(t.Context(), database, db.AuditReport{Findings: []db.AuditFinding{finding(db.AuditGone, 1, "d"), finding(db.AuditGone, 2, "e"), job}}, auditAt().AddDate(0, 0, 2)); err != nil || len(news) != 2 {
 		t.Errorf("back, and without a server: %+v, %v", news, err)
 	}
 	wantTable(t, database, "billing_job_off|0|0|warning|off|null|2|null\ngone_server_billed|1|7|critical|d|1.5|0|null\ngone_server_billed|2|7|critical|e|1.5|2|null", `
@@ -307,8 +458,18 @@ func TestKeepFindings(t *testing.T) {
 			t.Errorf("%s: %d open, want %d", c.Rule, c.Findings, want)
 		}
 	}
+	// What a rule found that failed now is kept.
+	if _, err := db.KeepFindings(t.Context(), database, db.AuditReport{Failed: []db.AuditFailure{{Rule: db.AuditGone}}}, auditAt().AddDate(0, 0, 2).Add(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	wantTable(t, database, "gone_server_billed\ngone_server_billed", `SELECT rule FROM serversync.findings WHERE cleared_at IS NULL`)
 	if got := keep(3); got != "" {
 		t.Errorf("none: %s", got)
 	}
-	wantTable(t, database, "3", `SELECT count(*) FROM serversync.findings WHERE cleared_at = '2026-03-13T12:30Z'`)
+	wantTable(t, database, "2", `SELECT count(*) FROM serversync.findings WHERE cleared_at = '2026-03-13T12:30Z'`)
+	// A clock tells nanoseconds, PostgreSQL does not.
+	if _, err := db.KeepFindings(t.Context(), database, db.AuditReport{Findings: []db.AuditFinding{job}}, auditAt().AddDate(0, 0, 4).Add(123456789)); err != nil {
+		t.Fatal(err)
+	}
+	wantTable(t, database, "billing_job_off", `SELECT rule FROM serversync.findings WHERE cleared_at IS NULL`)
 }

@@ -13,6 +13,7 @@ const (
 	AuditGone         AuditRule = "gone_server_billed"   // a row is on for a server that is gone
 	AuditWrongOwner   AuditRule = "wrong_owner_billed"   // a row bills somebody else than the server's owner
 	AuditBackBill     AuditRule = "back_bill_ahead"      // the next job charges many hours at once
+	AuditDisputed     AuditRule = "owner_disputed"       // a row bills somebody else than VirtFusion's owner, and evidence disagrees
 	AuditUnknown      AuditRule = "unknown_server"       // a row is on for a server that VirtFusion does not list
 	AuditSwitchedOff  AuditRule = "switched_off"         // SkyPANEL switched a row off whose server lives on
 	AuditSoldWithout  AuditRule = "sold_without_row"     // SkyPANEL sold a server and has no row for it
@@ -21,6 +22,7 @@ const (
 	AuditNoPayer      AuditRule = "inactive_owner"       // a row is on whose customer is switched off, or missing
 	AuditChargesFail  AuditRule = "charges_failing"      // charges of a row fail again and again
 	AuditJobOff       AuditRule = "billing_job_off"      // SkyPANEL's billing job is switched off
+	AuditOdd          AuditRule = "odd_values"           // a row or a charge with which nothing can be reckoned
 	AuditCostsNothing AuditRule = "rounds_to_nothing"    // a row's price is less than half a token an hour
 	AuditPriceDrifted AuditRule = "price_drift"          // a row's price is not its package's of today
 	AuditHoursDrifted AuditRule = "hours_drift"          // a row's hours in a month are not SkyPANEL's of today
@@ -32,12 +34,21 @@ const (
 	// overlapForgiven of two periods: clocks differ, and a job takes its time.
 	overlapForgiven = "1 minute"
 
+	// chargedLate: a charge that is made so long after its time began may be for
+	// a time whose other charge is older than what is looked at.
+	chargedLate = "12 hours"
+	// chargeThatCosts: numbers of PostgreSQL's are below its NaN.
+	chargeThatCosts = `status = 'completed' AND amount_charged > 0 AND amount_charged < 'NaN'`
+
 	// How evidence is written.
 	dollarsInWords = `'FM9999999990.00'`
 	momentInWords  = `'YYYY-MM-DD HH24:MI "UTC"'`
 
 	inventoryOfTheRow = `JOIN serversync.servers s ON s.virtfusion_id = b.virtfusion_server_id`
-	showAndCleanUp    = "look at it with `serversync explain %[1]d`; `serversync cleanup --dry-run` says which row has to go, `serversync cleanup` ends it. Refund what was charged"
+	// Of a billing row: no date, or no number. Each of them makes reckoning fail.
+	oddRow = `b.monthly_price = 'NaN' OR NOT coalesce(isfinite(b.last_billed_at), true) OR NOT coalesce(isfinite(b.server_created_at), true)`
+
+	showAndCleanUp = "look at it with `serversync explain %[1]d`; `serversync cleanup --dry-run` says which row has to go, `serversync cleanup` ends it. Refund what was charged"
 )
 
 // auditRules are all rules. Whoever adds one adds it to docs/watchdog.md and to
@@ -64,26 +75,64 @@ var auditRules = []auditRule{
 				string_agg(format('%s (user %s, since %s)', id, user_id, to_char(created_at, ` + momentInWords + `)), ', ' ORDER BY id),
 				to_char(sum(tokens * hours) / 100, ` + dollarsInWords + `), to_char(max(tokens * hours) / 100, ` + dollarsInWords + `))
 		FROM (
-			SELECT b.*, virtfusion_server_id::text AS same FROM priced b WHERE virtfusion_server_id > 0
+			SELECT unnest(array_agg(id)) AS id, virtfusion_server_id::text AS same
+			FROM priced WHERE billing_enabled AND virtfusion_server_id > 0 GROUP BY virtfusion_server_id HAVING count(*) > 1
 			UNION ALL
-			SELECT b.*, lower(server_uuid) FROM priced b WHERE server_uuid NOT IN ('', '` + DeletedServerUUID + `')) AS b
-		WHERE billing_enabled GROUP BY same HAVING count(*) > 1 AND (same = min(virtfusion_server_id)::text OR count(DISTINCT virtfusion_server_id) > 1)`,
+			SELECT unnest(array_agg(id)), lower(server_uuid) COLLATE "C"
+			FROM priced WHERE billing_enabled AND server_uuid NOT IN ('', '` + DeletedServerUUID + `')
+			GROUP BY 2 HAVING min(virtfusion_server_id) <> max(virtfusion_server_id)) AS several
+		JOIN priced USING (id) GROUP BY same`,
 		showAndCleanUp,
 	},
 	{
 		AuditChargedTwice, AuditCritical, `
-		-- A charge that begins before the end of one that began earlier, whichever
-		-- row it belongs to. Voided charges cost nothing, nor do our pending ones.
+		-- A charge that begins before the end of one that began earlier, whichever row
+		-- it belongs to: by VirtFusion's id, and, where rows disagree about that, by
+		-- UUID. Voided charges cost nothing, nor do our pending ones, nor those of $0.
+		-- A charge is compared to those that were made since the same time; where an
+		-- older one may be concerned (suspects), to those since suspects_since.
+		-- Arrays, where a join would do, keep the planner from expecting billions.
+		WITH shared AS MATERIALIZED ( -- rows of one UUID and several ids
+			SELECT id, lower(server_uuid) COLLATE "C" AS uuid FROM public.virtfusion_hourly_billing
+			WHERE server_uuid NOT IN ('', '` + DeletedServerUUID + `') AND lower(server_uuid) COLLATE "C" = ANY (ARRAY(
+				SELECT lower(server_uuid) COLLATE "C" FROM public.virtfusion_hourly_billing
+				WHERE server_uuid NOT IN ('', '` + DeletedServerUUID + `') GROUP BY 1 HAVING min(virtfusion_server_id) <> max(virtfusion_server_id)))),
+		marked AS MATERIALIZED (
+			SELECT id, virtfusion_server_id AS server FROM public.virtfusion_hourly_billing
+			WHERE virtfusion_server_id IN (SELECT server_id FROM serversync.findings WHERE rule = 'period_charged_twice' AND cleared_at IS NULL)
+				OR id IN (
+					SELECT billing_id FROM public.virtfusion_hourly_transactions
+					WHERE created_at >= (SELECT since FROM given) AND billing_period_start < created_at - interval '` + chargedLate + `' AND ` + chargeThatCosts + `)),
+		charges AS MATERIALIZED (
+			SELECT id, billing_id, user_id, amount_charged, billing_period_start, billing_period_end
+			FROM public.virtfusion_hourly_transactions
+			WHERE created_at >= (SELECT since FROM given) AND ` + chargeThatCosts + `
+			UNION ALL
+			SELECT id, billing_id, user_id, amount_charged, billing_period_start, billing_period_end
+			FROM public.virtfusion_hourly_transactions
+			WHERE billing_id = ANY (ARRAY( -- suspects
+					SELECT id FROM marked UNION
+					SELECT id FROM public.virtfusion_hourly_billing WHERE virtfusion_server_id > 0 AND virtfusion_server_id IN (SELECT server FROM marked) UNION
+					SELECT id FROM shared WHERE uuid IN (SELECT uuid FROM shared JOIN marked USING (id))))
+				AND created_at < (SELECT since FROM given) AND billing_period_end >= (SELECT suspects_since FROM given) AND ` + chargeThatCosts + `),
+		paid AS (
+			SELECT t.*, max(t.billing_period_end) OVER (
+				PARTITION BY CASE WHEN b.virtfusion_server_id > 0 THEN b.virtfusion_server_id ELSE -b.id END
+				ORDER BY t.billing_period_start, t.id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS paid_until
+			FROM charges t JOIN public.virtfusion_hourly_billing b ON b.id = t.billing_id
+			UNION ALL
+			SELECT t.*, max(t.billing_period_end) OVER (
+				PARTITION BY s.uuid ORDER BY t.billing_period_start, t.id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
+			FROM charges t JOIN shared s ON s.id = t.billing_id)
 		SELECT server, user_id, array_agg(DISTINCT billing_id), sum(amount_charged),
 			format('%s charges, $%s in all, are for times that were charged already: %s', count(*), to_char(sum(amount_charged), ` + dollarsInWords + `),
 				string_agg(format('%s from %s', id, to_char(billing_period_start, ` + momentInWords + `)), ', ' ORDER BY id) FILTER (WHERE n <= 10))
 		FROM (
-			SELECT t.*, row_number() OVER (PARTITION BY server ORDER BY t.id) AS n FROM (
-				SELECT t.*, b.virtfusion_server_id AS server, max(t.billing_period_end) OVER (
-					PARTITION BY b.virtfusion_server_id ORDER BY t.billing_period_start, t.id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS paid_until
-				FROM public.virtfusion_hourly_transactions t JOIN public.virtfusion_hourly_billing b ON b.id = t.billing_id
-				WHERE t.status = 'completed' AND t.billing_period_end >= (SELECT since FROM given)) AS t
-			WHERE billing_period_start < paid_until - interval '` + overlapForgiven + `') AS t
+			SELECT t.*, b.virtfusion_server_id AS server, row_number() OVER (PARTITION BY b.virtfusion_server_id ORDER BY t.id) AS n
+			FROM (
+				SELECT DISTINCT id, billing_id, user_id, amount_charged, billing_period_start FROM paid
+				WHERE billing_period_start < paid_until - interval '` + overlapForgiven + `') AS t
+			JOIN public.virtfusion_hourly_billing b ON b.id = t.billing_id) AS t
 		GROUP BY server, user_id`,
 		"refund the charges named; then see whether SkyPANEL's billing job runs more than once, and look at the server with `serversync explain %[1]d`",
 	},
@@ -116,9 +165,18 @@ var auditRules = []auditRule{
 		JOIN public.users u ON u.id = b.user_id AND u.is_active
 		CROSS JOIN LATERAL (SELECT coalesce(b.last_billed_at, b.server_created_at + interval '1 hour') AS due) d
 		CROSS JOIN LATERAL (SELECT floor(extract(epoch FROM given.now - due) / 3600) + 1 AS owed) o
-		WHERE b.billing_enabled AND owed > given.back_bill_hours
+		WHERE given.job_hourly AND NOT given.job_off AND b.billing_enabled AND owed > given.back_bill_hours
 			AND EXISTS (SELECT FROM public.package_pricing p WHERE p.virtfusion_package_id = b.package_id)`,
 		"if the customer did not have the server all that time, set the row's last_billed_at to now before SkyPANEL's job runs; `serversync explain %[1]d` shows since when the server is known",
+	},
+	{
+		AuditDisputed, AuditWarning, `
+		SELECT b.virtfusion_server_id, b.user_id, ARRAY[b.id], b.tokens * b.hours / 100,
+			format('row %s charges user %s $%s a month; by VirtFusion the server belongs to user %s, and evidence disagrees. %s', b.id, b.user_id,
+				to_char(b.tokens * b.hours / 100, ` + dollarsInWords + `), s.user_id, s.note)
+		FROM priced b ` + inventoryOfTheRow + `
+		WHERE b.billing_enabled AND s.status = 'conflict' AND s.user_id <> b.user_id`,
+		"find out whose server it is: `serversync explain %[1]d` shows what disagrees. When VirtFusion and SkyPANEL agree, the conflict ends by itself; refund who was charged wrongly",
 	},
 	{
 		AuditUnknown, AuditWarning, `
@@ -135,18 +193,18 @@ var auditRules = []auditRule{
 	{
 		AuditSwitchedOff, AuditWarning, `
 		-- SkyPANEL's job reads every failure of VirtFusion's API as "not the owner".
+		WITH blind AS MATERIALIZED ( -- sweeps that could not see everything
+			SELECT started_at AT TIME ZONE 'UTC' AS began, coalesce(ended_at, beat_at) AT TIME ZONE 'UTC' AS ended
+			FROM serversync.runs WHERE kind = 'sweep' AND state IN ('failed', 'incomplete') AND NOT dry_run)
 		SELECT b.virtfusion_server_id, b.user_id, ARRAY[b.id], b.tokens * b.hours / 100,
 			format('SkyPANEL switched row %s off%s; the server runs on and still belongs to user %s. $%s a month are not billed%s', b.id,
 				coalesce(' on ' || to_char(b.updated_at, ` + momentInWords + `), ''), b.user_id, to_char(b.tokens * b.hours / 100, ` + dollarsInWords + `),
-				CASE WHEN r.started_at IS NOT NULL THEN '. VirtFusion was out of reach at that time: a sweep begun on '
-					|| to_char(r.started_at AT TIME ZONE 'UTC', ` + momentInWords + `) || ' could not see everything' ELSE '' END)
+				CASE WHEN r.began IS NOT NULL THEN '. VirtFusion was out of reach at that time: a sweep begun on '
+					|| to_char(r.began, ` + momentInWords + `) || ' could not see everything' ELSE '' END)
 		FROM priced b ` + inventoryOfTheRow + `
-		LEFT JOIN LATERAL (
-			SELECT r.started_at FROM serversync.runs r
-			WHERE r.kind = 'sweep' AND r.state IN ('failed', 'incomplete') AND NOT r.dry_run
-				AND r.started_at AT TIME ZONE 'UTC' < b.updated_at + interval '15 minutes'
-				AND coalesce(r.ended_at, r.beat_at) AT TIME ZONE 'UTC' > b.updated_at - interval '15 minutes'
-			ORDER BY r.started_at LIMIT 1) r ON true
+		CROSS JOIN LATERAL (
+			SELECT min(began) AS began FROM blind
+			WHERE began < b.updated_at + interval '15 minutes' AND ended > b.updated_at - interval '15 minutes') r
 		WHERE NOT b.billing_enabled AND s.billing_id = b.id AND s.user_id = b.user_id
 			AND s.status IN ('external', 'native') AND s.billing = 'off' AND s.billing_reason = 'disabled_by_skypanel'`,
 		"have it billed again from now on: in the control room, or with the bulk action billing-on for server %[1]d. Do not switch the row on by hand: SkyPANEL would charge the whole gap",
@@ -191,16 +249,21 @@ var auditRules = []auditRule{
 		AuditChargesFail, AuditWarning, fmt.Sprintf(`
 		-- Failures since the last charge that was paid; a pending charge of ours that
 		-- was voided is none.
+		WITH failed AS MATERIALIZED (
+			SELECT id, billing_id, amount_charged, created_at FROM public.virtfusion_hourly_transactions t
+			WHERE status = 'failed' AND created_at >= (SELECT since FROM given) AND amount_charged IS DISTINCT FROM 'NaN'
+				AND NOT EXISTS (SELECT FROM serversync.billing_rows r WHERE r.billing_id = t.billing_id AND r.charge_id = t.id)),
+		paid AS MATERIALIZED (
+			SELECT billing_id, max(created_at) AS at FROM public.virtfusion_hourly_transactions
+			WHERE status = 'completed' AND created_at >= (SELECT since FROM given) AND billing_id IN (SELECT billing_id FROM failed)
+			GROUP BY 1)
 		SELECT b.virtfusion_server_id, b.user_id, ARRAY[b.id], sum(t.amount_charged),
 			format('%%s charges of row %%s failed since %%s, $%%s in all', count(*), b.id, to_char(min(t.created_at), `+momentInWords+`),
 				to_char(sum(t.amount_charged), `+dollarsInWords+`))
 		FROM priced b
-		JOIN public.virtfusion_hourly_transactions t ON t.billing_id = b.id
-		WHERE t.status = 'failed' AND t.created_at >= (SELECT since FROM given)
-			AND NOT EXISTS (SELECT FROM serversync.billing_rows r WHERE r.billing_id = b.id AND r.charge_id = t.id)
-			AND NOT EXISTS (
-				SELECT FROM public.virtfusion_hourly_transactions paid
-				WHERE paid.billing_id = b.id AND paid.status = 'completed' AND paid.created_at > t.created_at)
+		JOIN failed t ON t.billing_id = b.id
+		LEFT JOIN paid ON paid.billing_id = b.id
+		WHERE paid.at IS NULL OR t.created_at >= paid.at
 		GROUP BY b.id, b.virtfusion_server_id, b.user_id HAVING count(*) >= %d`, failuresInARow),
 		"see whether the customer has credit in VirtFusion and whether SkyPANEL's token may take it; `serversync doctor` checks the API, `serversync explain %[1]d` shows the server",
 	},
@@ -209,11 +272,24 @@ var auditRules = []auditRule{
 		SELECT NULL::int, NULL::int, '{}'::int[], sum(b.tokens * b.hours) / 100,
 			format('SkyPANEL''s billing job is switched off (virtfusion_cron_settings, row %s): %s rows are not billed, $%s a month, and when it is switched on again, it charges the whole gap at once',
 				c.id, count(b.id), to_char(sum(b.tokens * b.hours) / 100, ` + dollarsInWords + `))
-		FROM (SELECT * FROM public.virtfusion_cron_settings ORDER BY id DESC LIMIT 1) c
+		FROM given
+		JOIN (SELECT id FROM public.virtfusion_cron_settings ORDER BY id DESC LIMIT 1) c ON given.job_hourly AND given.job_off
 		JOIN priced b ON b.billing_enabled
-		WHERE c.enabled IS FALSE OR c.hourly_billing_enabled IS FALSE
 		GROUP BY c.id`,
 		"switch it on in SkyPANEL; before that decide who is to pay for the gap: rows whose last_billed_at is set to now are billed from now on",
+	},
+	{
+		AuditOdd, AuditWarning, `
+		SELECT b.virtfusion_server_id, b.user_id, ARRAY[b.id], NULL::numeric,
+			format('row %s cannot be reckoned with: monthly_price %s, last_billed_at %s, server_created_at %s. No other rule looks at it', b.id, b.monthly_price,
+				coalesce(b.last_billed_at::text, 'null'), coalesce(b.server_created_at::text, 'null'))
+		FROM public.virtfusion_hourly_billing b WHERE ` + oddRow + `
+		UNION ALL
+		SELECT b.virtfusion_server_id, b.user_id, ARRAY[b.id], NULL::numeric,
+			format('%s charges of row %s cannot be reckoned with: their amount is no number. The first is %s', count(*), b.id, min(t.id))
+		FROM public.virtfusion_hourly_transactions t JOIN public.virtfusion_hourly_billing b ON b.id = t.billing_id
+		WHERE t.amount_charged = 'NaN' AND t.created_at >= (SELECT since FROM given) GROUP BY b.id, b.virtfusion_server_id, b.user_id`,
+		"put the right value into SkyPANEL's table; `serversync explain %[1]d` shows what is known of the server. Where last_billed_at is unknown, now bills it from then on",
 	},
 	{
 		AuditCostsNothing, AuditInfo, `

@@ -3,7 +3,6 @@ package db
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 	"time"
 
@@ -71,10 +70,10 @@ func ReadBooksState(ctx context.Context, idb bun.IDB) (BooksState, error) {
 			}
 			s.Missing = max(0, s.LastComplete.Servers-seen)
 		}
-		if s.BooksPassAt, err = lastPass(ctx, tx, "young"); err != nil {
+		if s.BooksPassAt, err = PassFinished(ctx, tx, "young"); err != nil {
 			return err
 		}
-		if s.AuditAt, err = lastPass(ctx, tx, "audit"); err != nil {
+		if s.AuditAt, err = PassFinished(ctx, tx, "audit"); err != nil {
 			return err
 		}
 		s.Findings, err = OpenFindings(ctx, tx)
@@ -104,14 +103,4 @@ func sweepState(ctx context.Context, tx bun.Tx, condition string) (*SweepState, 
 		return nil, nil //nolint:nilnil // no sweep is an answer
 	}
 	return &found[0], nil
-}
-
-// lastPass is when a pass last finished; nil: never.
-func lastPass(ctx context.Context, tx bun.Tx, name string) (*time.Time, error) {
-	var at *time.Time
-	err := tx.NewRaw(`SELECT finished_at FROM serversync.passes WHERE name = ?`, name).Scan(ctx, &at)
-	if err != nil && !errors.Is(err, sql.ErrNoRows) {
-		return nil, fmt.Errorf("look when the books were last reviewed: %w", err)
-	}
-	return at, nil
 }

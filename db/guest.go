@@ -28,6 +28,7 @@ var guestIndexes = []struct{ name, table, key string }{
 	{"serversync_billing_virtfusion_server_id", "virtfusion_hourly_billing", "virtfusion_server_id"},
 	{"serversync_billing_server_uuid", "virtfusion_hourly_billing", "server_uuid"},
 	{"serversync_transactions_billing_id", "virtfusion_hourly_transactions", "billing_id"},
+	{"serversync_transactions_created_at", "virtfusion_hourly_transactions", "created_at"}, // the watchdog's hourly look
 	{"serversync_users_virtfusion_id", "users", "virtfusion_id"},
 	{"serversync_transactions_server", "transactions", "(" + ledgerServer + ")"},
 	{"serversync_uptime_server_id", "server_uptime_logs", "server_id"},

@@ -43,6 +43,7 @@ func everything(t *testing.T) db.MigrateReport {
 			"serversync_billing_virtfusion_server_id",
 			"serversync_billing_server_uuid",
 			"serversync_transactions_billing_id",
+			"serversync_transactions_created_at",
 			"serversync_users_virtfusion_id",
 			"serversync_transactions_server",
 			"serversync_uptime_server_id",

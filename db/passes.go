@@ -55,6 +55,16 @@ func FinishPass(ctx context.Context, idb bun.IDB, p Pass) error {
 	return nil
 }
 
+// PassFinished says when a pass last ended; nil: never, or it has begun anew since.
+func PassFinished(ctx context.Context, idb bun.IDB, name string) (*time.Time, error) {
+	var at *time.Time
+	err := idb.NewRaw(`SELECT finished_at FROM serversync.passes WHERE name = ?`, name).Scan(ctx, &at)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return nil, fmt.Errorf("read when the pass %s last ended: %w", name, err)
+	}
+	return at, nil
+}
+
 // Passes reads when each pass last ran.
 func Passes(ctx context.Context, idb bun.IDB) ([]Pass, error) {
 	var passes []Pass

@@ -38,6 +38,9 @@ func (p *Publisher) PublishAll(ctx context.Context, events []*Event) error {
 			return nil
 		}
 		if !p.again(ctx, err) {
+			for _, r := range left {
+				p.durable.metrics.settled(r, result{err: err})
+			}
 			return fmt.Errorf("publish %d of %d events: %w: %w", len(left), len(requests), ErrNotDurable, err)
 		}
 		pending = left
@@ -59,9 +62,10 @@ func (p *Publisher) tryAll(ctx context.Context, requests []*request) (left []*re
 	for _, r := range requests[:queued] {
 		res := p.await(ctx, r)
 		if res.err == nil {
+			p.durable.metrics.settled(r, res)
 			continue
 		}
-		left = append(left, r.repeated())
+		left = append(left, r.repeated(res))
 		if err == nil || Passing(err) {
 			err = res.err
 		}
@@ -107,7 +111,7 @@ func unanswered(group []*request, err error) bool {
 		return false
 	}
 	for _, r := range group {
-		r.state = result{err: err}
+		r.state = result{err: err, unanswered: true}
 	}
 	return true
 }

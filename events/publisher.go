@@ -20,7 +20,7 @@ var ErrNotDurable = errors.New("the event was not confirmed by the broker")
 type Ack struct {
 	Sequence uint64 // position in the stream
 	// Duplicate: the broker already had an event of this id within the
-	// duplicate window.
+	// duplicate window, and not from a try of this call that it left unanswered.
 	Duplicate bool
 }
 
@@ -56,11 +56,16 @@ type request struct {
 	reply chan result       // buffered: the committer never waits for a caller
 	at    time.Time         // when it was made
 	span  trace.SpanContext // in which it was made; invalid: none, or not recorded
+	// asked: an earlier try was sent and got no answer, so that the broker may
+	// have the event from us.
+	asked bool
 }
 
 type result struct {
 	ack Ack
 	err error
+	// unanswered: the event was sent, and the broker has not said what became of it.
+	unanswered bool
 }
 
 // sentGroup are events that the broker was sent together.
@@ -156,9 +161,10 @@ func (p *Publisher) insist(ctx context.Context, r *request) result {
 	for {
 		res := p.try(ctx, r)
 		if res.err == nil || !p.again(ctx, res.err) {
+			p.durable.metrics.settled(r, res)
 			return res
 		}
-		r = r.repeated()
+		r = r.repeated(res)
 	}
 }
 
@@ -186,9 +192,9 @@ func (p *Publisher) again(ctx context.Context, err error) bool {
 	return false
 }
 
-// repeated is the same request, to be made again.
-func (r *request) repeated() *request {
-	return &request{msg: copyOf(r.msg), reply: make(chan result, 1), at: r.at, span: r.span}
+// repeated is the same request, to be made again after what came of it.
+func (r *request) repeated(res result) *request {
+	return &request{msg: copyOf(r.msg), reply: make(chan result, 1), at: r.at, span: r.span, asked: r.asked || res.unanswered}
 }
 
 // Trouble says for how long the broker has confirmed no event, and why, as far
@@ -276,7 +282,7 @@ func (p *Publisher) settle() {
 				}
 				r.reply <- r.state
 			}
-			p.durable.metrics.answered(g, now)
+			p.durable.metrics.sent(g)
 			p.recordSpans(g, now)
 		}
 	}
@@ -318,14 +324,16 @@ func (g *sentGroup) acknowledge() {
 		if future == nil {
 			continue
 		}
+		r := g.requests[i]
 		select {
 		case ack := <-future.Ok():
-			g.requests[i].state = result{ack: Ack{Sequence: ack.Sequence, Duplicate: ack.Duplicate}}
+			r.state = result{ack: Ack{Sequence: ack.Sequence, Duplicate: ack.Duplicate && !r.asked}}
 		case err := <-future.Err():
-			g.requests[i].state = result{err: err}
+			_, answer := errors.AsType[*jetstream.APIError](err)
+			r.state = result{err: err, unanswered: !answer}
 		case <-late.C:
 			late.Reset(0) // for those after it
-			g.requests[i].state = result{err: jetstream.ErrAsyncPublishTimeout}
+			r.state = result{err: jetstream.ErrAsyncPublishTimeout, unanswered: true}
 		}
 	}
 }

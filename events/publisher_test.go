@@ -1,7 +1,9 @@
 package events_test
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -10,7 +12,10 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 
 	"serversync/events"
@@ -282,4 +287,121 @@ func TestTheEmbeddedBrokerSyncsByGroup(t *testing.T) {
 	if err := sync(); err == nil {
 		t.Error("a store that is closed was synced")
 	}
+}
+
+// forgetful is a broker whose answers to the first try of each event are lost.
+func forgetful(t *testing.T) *nats.Conn {
+	t.Helper()
+	srv := external(t, t.TempDir(), 0, func(o *server.Options) { o.JetStream = false })
+	dial := func() *nats.Conn {
+		nc, err := nats.Connect(srv.ClientURL())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(nc.Close)
+		return nc
+	}
+	leader := dial()
+	stored := map[string]bool{} // by the subscription's goroutine alone
+	if _, err := leader.Subscribe("virtfusion.>", func(m *nats.Msg) {
+		id := m.Header.Get(nats.MsgIdHdr)
+		if stored[id] {
+			_ = m.Respond([]byte(`{"stream":"VIRTFUSION","seq":1,"duplicate":true}`))
+		}
+		stored[id] = true
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := leader.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	return dial()
+}
+
+// An event whose first confirmation was lost is no duplicate to whoever sent it
+// once, it is counted once, and nothing failed.
+func TestARetryIsCountedOnce(t *testing.T) {
+	t.Parallel()
+	for name, publish := range map[string]func(context.Context, *events.Publisher, ...*events.Event) error{
+		"one": func(ctx context.Context, p *events.Publisher, e ...*events.Event) error {
+			ack, err := p.Publish(ctx, e[0])
+			if ack.Duplicate {
+				err = errors.New("a retry is told as a duplicate")
+			}
+			return err
+		},
+		"all": func(ctx context.Context, p *events.Publisher, e ...*events.Event) error { return p.PublishAll(ctx, e) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			reg := prometheus.NewRegistry()
+			p, err := events.NewPublisher(forgetful(t), events.WithMetrics(events.NewPublisherMetrics(reg)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer p.Close()
+			e, again := sample(1), sample(1)
+			if err := publish(t.Context(), p, &e); err != nil {
+				t.Fatal(err)
+			}
+			if got, want := published(t, reg), "duplicate 0, failed 0, stored 1; 1 timed"; got != want {
+				t.Errorf("counted %q, want %q", got, want)
+			}
+			if ack, err := p.Publish(t.Context(), &again); err != nil || !ack.Duplicate {
+				t.Errorf("sent by somebody else: %+v, %v; want a duplicate", ack, err)
+			}
+			p.Close()
+			refused := sample(2)
+			if err := publish(t.Context(), p, &refused); err == nil {
+				t.Error("published after the end")
+			}
+			if got, want := published(t, reg), "duplicate 1, failed 0, stored 1; 2 timed"; got != want {
+				t.Errorf("counted %q, want %q", got, want)
+			}
+		})
+	}
+}
+
+// What is refused is counted once.
+func TestARefusedEventIsCountedOnce(t *testing.T) {
+	t.Parallel()
+	s := eventstest.New(t)
+	reg := prometheus.NewRegistry()
+	p, err := events.NewPublisher(s.Conn, events.WithMetrics(events.NewPublisherMetrics(reg)), events.WithSync(func() error { return errors.New("broken") }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	one, two, three := sample(1), sample(2), sample(3)
+	if _, err := p.Publish(t.Context(), &one); err == nil {
+		t.Error("stored")
+	}
+	if err := p.PublishAll(t.Context(), []*events.Event{&two, &three}); err == nil {
+		t.Error("all are stored")
+	}
+	if got, want := published(t, reg), "duplicate 0, failed 3, stored 0; 3 timed"; got != want {
+		t.Errorf("counted %q, want %q", got, want)
+	}
+}
+
+// published is what a publisher counted of events.
+func published(t *testing.T, reg *prometheus.Registry) string {
+	t.Helper()
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var results []string
+	var timed uint64
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			switch f.GetName() {
+			case "serversync_publish_events_total":
+				results = append(results, fmt.Sprintf("%s %v", m.GetLabel()[0].GetValue(), m.GetCounter().GetValue()))
+			case "serversync_publish_duration_seconds":
+				timed = m.GetHistogram().GetSampleCount()
+			}
+		}
+	}
+	return fmt.Sprintf("%s; %d timed", strings.Join(results, ", "), timed)
 }

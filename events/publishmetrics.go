@@ -1,6 +1,8 @@
 package events
 
 import (
+	"context"
+	"errors"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -9,7 +11,8 @@ import (
 // PublisherMetrics counts what a [Publisher] does; names begin with
 // serversync_publish_. Nil counts nothing.
 type PublisherMetrics struct {
-	results *prometheus.CounterVec
+	stored, duplicate, failed prometheus.Counter // events whose fate is known
+
 	seconds prometheus.Histogram
 	sync    prometheus.Histogram
 	group   prometheus.Histogram
@@ -18,16 +21,20 @@ type PublisherMetrics struct {
 // What became of an event that was to be published.
 const (
 	publishStored    = "stored"
-	publishDuplicate = "duplicate" // the broker had it already
+	publishDuplicate = "duplicate" // the broker had it already, and not from a try that it left unanswered
 	publishFailed    = "failed"    // it may be on the stream or not; nobody was told that it is
 )
 
 // NewPublisherMetrics makes the metrics and registers them.
 func NewPublisherMetrics(reg prometheus.Registerer) *PublisherMetrics {
+	results := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "serversync_publish_events_total", Help: "Events given to the broker, by what became of them.",
+	}, []string{"result"})
 	m := &PublisherMetrics{
-		results: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "serversync_publish_events_total", Help: "Events given to the broker, by what became of them.",
-		}, []string{"result"}),
+		// A counter that appears with its first failure hides that failure from rate().
+		stored:    results.WithLabelValues(publishStored),
+		duplicate: results.WithLabelValues(publishDuplicate),
+		failed:    results.WithLabelValues(publishFailed),
 		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "serversync_publish_duration_seconds", Help: "Time from taking an event until it was durable, or was given up.",
 			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5},
@@ -41,11 +48,7 @@ func NewPublisherMetrics(reg prometheus.Registerer) *PublisherMetrics {
 			Buckets: prometheus.ExponentialBuckets(1, 2, 10),
 		}),
 	}
-	reg.MustRegister(m.results, m.seconds, m.sync, m.group)
-	// A counter that appears with its first failure hides that failure from rate().
-	for _, result := range []string{publishStored, publishDuplicate, publishFailed} {
-		m.results.WithLabelValues(result)
-	}
+	reg.MustRegister(results, m.seconds, m.sync, m.group)
 	return m
 }
 
@@ -56,21 +59,26 @@ func (m *PublisherMetrics) synced(took time.Duration) {
 	}
 }
 
-// answered counts a group whose requests know what became of them.
-func (m *PublisherMetrics) answered(g *sentGroup, now time.Time) {
-	if m == nil {
+// sent takes the size of a group.
+func (m *PublisherMetrics) sent(g *sentGroup) {
+	if m != nil {
+		m.group.Observe(float64(len(g.requests)))
+	}
+}
+
+// settled counts an event whose fate is known, once, however often it was tried.
+// Of one whose publisher ended, or whose caller left, nobody knows it.
+func (m *PublisherMetrics) settled(r *request, res result) {
+	if m == nil || errors.Is(res.err, errShuttingDown) || errors.Is(res.err, context.Canceled) {
 		return
 	}
-	m.group.Observe(float64(len(g.requests)))
-	for _, r := range g.requests {
-		m.seconds.Observe(now.Sub(r.at).Seconds())
-		switch {
-		case r.state.err != nil:
-			m.results.WithLabelValues(publishFailed).Inc()
-		case r.state.ack.Duplicate:
-			m.results.WithLabelValues(publishDuplicate).Inc()
-		default:
-			m.results.WithLabelValues(publishStored).Inc()
-		}
+	m.seconds.Observe(time.Since(r.at).Seconds())
+	switch {
+	case res.err != nil:
+		m.failed.Inc()
+	case res.ack.Duplicate:
+		m.duplicate.Inc()
+	default:
+		m.stored.Inc()
 	}
 }

@@ -264,11 +264,11 @@ func TestKeepHidesALeak(t *testing.T) {
 	b.pass(time.Minute)
 	b.review(501)
 	b.wantServer(501, "native off disabled_by_skypanel 7")
-	found, _, err := db.Audit(t.Context(), b.db, db.AuditQuery{Now: b.clock(), Since: b.clock().Add(-time.Hour), BackBillHours: 24, Limit: 10})
+	report, err := db.Audit(t.Context(), b.db, db.AuditQuery{Now: b.clock(), Since: b.clock().Add(-time.Hour), BackBillHours: 24, Limit: 10})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(found) == 0 {
+	if len(report.Findings) == 0 {
 		t.Error("the watchdog says nothing")
 	}
 }

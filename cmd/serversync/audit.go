@@ -21,7 +21,7 @@ func auditCommand() *cli.Command {
 			"charged twice, rows of servers that are gone, rows that would be charged for a long time at once, and more\n" +
 			"(docs/watchdog.md has the rules). It changes nothing. Looks into an external database itself (DATABASE_URL);\n" +
 			"for an embedded one it asks the running service.\n" +
-			"Exit codes: 0 nothing is wrong, 1 something is, or it could not be looked, 2 wrong usage.",
+			"Exit codes: 0 nothing is wrong, 1 something is, or by a rule it could not be looked, 2 wrong usage.",
 		Flags: adminFlags(all,
 			&cli.BoolFlag{Name: "json", Usage: "print JSON", Sources: cli.EnvVars("AUDIT_JSON")}),
 		Action: func(ctx context.Context, cmd *cli.Command) error {
@@ -34,10 +34,10 @@ func auditCommand() *cli.Command {
 			} else {
 				err = tellAudit(audit).print(cmd.Root().Writer)
 			}
-			if err == nil && len(audit.Findings) > 0 {
-				err = fmt.Errorf("%d findings: each says what to do", findingsOf(audit))
+			if err != nil {
+				return err
 			}
-			return err
+			return auditVerdict(audit)
 		},
 	}
 }
@@ -71,6 +71,17 @@ func readAudit(ctx context.Context, cmd *cli.Command, all []setting) (*api.Audit
 	return &audit, nil
 }
 
+// auditVerdict is nil when nothing is wrong, and by all rules it could be looked.
+func auditVerdict(audit *api.Audit) error {
+	switch found, failed := findingsOf(audit), len(audit.Failed); {
+	case failed > 0:
+		return fmt.Errorf("%d findings, and by %d rules it could not be looked; serversync doctor says what is wrong with the database", found, failed)
+	case found > 0:
+		return fmt.Errorf("%d findings: each says what to do", found)
+	}
+	return nil
+}
+
 func findingsOf(audit *api.Audit) (all int64) {
 	for _, r := range audit.Rules {
 		all += r.Findings
@@ -98,8 +109,17 @@ func tellAudit(audit *api.Audit) *page {
 		p.linef("  %s%s", about, f.Evidence)
 		p.linef("  → %s", f.Remedy)
 	}
-	if len(audit.Findings) == 0 {
+	if len(audit.Findings) == 0 && len(audit.Failed) == 0 {
 		p.linef("Nothing is wrong with SkyPANEL's billing, by %d rules.", len(audit.Rules))
+	}
+	if len(audit.Failed) > 0 {
+		if rule != "" {
+			p.blank()
+		}
+		p.linef("By these rules it could not be looked:")
+		for _, f := range audit.Failed {
+			p.linef("  %s: %s", f.Rule, f.Error)
+		}
 	}
 	if audit.Truncated {
 		p.blank()

@@ -52,4 +52,16 @@ func TestAuditOfAnExternalDatabase(t *testing.T) {
 	if f := found.Findings[0]; f.Rule != "no_price" || f.Severity != "warning" || *f.ServerID != 16 || *f.UserID != 41 || f.Evidence == "" || f.Remedy == "" {
 		t.Errorf("%+v", f)
 	}
+
+	// A rule that fails is told, and is no proof that nothing is wrong.
+	if _, err := database.ExecContext(t.Context(), `DELETE FROM virtfusion_hourly_billing; ALTER TABLE package_pricing RENAME COLUMN name TO title`); err != nil {
+		t.Fatal(err)
+	}
+	code, out, errs = audit()
+	if code != exitFailed || !strings.HasPrefix(out, "By these rules it could not be looked:\n  price_drift: ") || strings.Contains(out, "Nothing is wrong") || !strings.Contains(errs, "0 findings, and by 1 rules") {
+		t.Errorf("%d\n%s\n%s", code, out, errs)
+	}
+	if code, out, _ = audit("--json"); code != exitFailed || !strings.Contains(out, `"rule": "price_drift"`) {
+		t.Errorf("%d\n%s", code, out)
+	}
 }

@@ -7,10 +7,10 @@ import { bulk } from './admin-bulk.js';
 
 /** rules in people's words: what was found. */
 const rules = {
-	two_rows_enabled: 'Billed twice', period_charged_twice: 'Charged twice', gone_server_billed: 'Billed though gone', wrong_owner_billed: 'Billed to somebody else',
-	back_bill_ahead: 'Many hours are charged next', unknown_server: 'Billed though VirtFusion does not list it', switched_off: 'Switched off by SkyPANEL', sold_without_row: 'Sold, and no billing row',
+	coverage_gap: 'VirtFusion counts other servers', two_rows_enabled: 'Billed twice', period_charged_twice: 'Charged twice', gone_server_billed: 'Billed though gone', wrong_owner_billed: 'Billed to somebody else',
+	back_bill_ahead: 'Many hours are charged next', owner_disputed: 'Billed to somebody else, and evidence disagrees', unknown_server: 'Billed though VirtFusion does not list it', switched_off: 'Switched off by SkyPANEL', sold_without_row: 'Sold, and no billing row',
 	no_start: 'Never billed: no start', no_price: 'Never billed: no price', inactive_owner: 'Never billed: the customer is not active', charges_failing: 'Charges fail',
-	billing_job_off: 'The billing job is off', rounds_to_nothing: 'Costs nothing by rounding', price_drift: 'Another price than the package has', hours_drift: 'Other hours a month than the settings say',
+	billing_job_off: 'The billing job is off', odd_values: 'Values nobody can reckon with', rounds_to_nothing: 'Costs nothing by rounding', price_drift: 'Another price than the package has', hours_drift: 'Other hours a month than the settings say',
 };
 const tones = { critical: 'bad', warning: 'warn', info: '' };
 const severities = { critical: 'Customers pay too much', warning: 'Revenue is lost', info: 'Good to know' };
@@ -44,8 +44,13 @@ function group(rule, found, signal, closed) {
 export function watchdog(page) {
 	const a = area((signal) => get('api/admin/audit', {}, signal), (audit) => {
 		const broken = audit.rules.filter((r) => r.findings > 0);
+		const failed = audit.failed.length === 0 ? null : h('div', { class: 'notice bad' },
+			h('p', {}, h('strong', {}, `By ${plural(audit.failed.length, 'rule')} nothing could be looked at.`), ' The others were.'),
+			h('ul', {}, audit.failed.map((f) => h('li', {}, rules[f.rule] ?? f.rule, ': ', h('span', { class: 'small' }, f.error)))));
+		if (failed && broken.length === 0) return failed;
 		if (broken.length === 0) return h('p', { class: 'notice good calm' }, h('strong', {}, 'Nothing is wrong with SkyPANEL’s billing.'), ` ${plural(audit.rules.length, 'rule')} were held against its tables.`);
 		return [
+			failed,
 			audit.truncated ? h('p', { class: 'notice' }, 'Not all findings are listed; the counts are of all.') : null,
 			broken.map((r) => group(r, audit.findings.filter((f) => f.rule === r.rule), page.signal, () => a.load())),
 		];
