@@ -205,7 +205,6 @@ func (r *auditRule) find(ctx context.Context, tx bun.Tx, q *AuditQuery, s auditS
 // returns those that are new, or back. More than one process at a time waits for
 // the other.
 func KeepFindings(ctx context.Context, database *bun.DB, report AuditReport, at time.Time) (news []AuditFinding, err error) {
-	at = at.Truncate(time.Microsecond) // as PostgreSQL keeps it
 	findings := report.Findings
 	failed := make([]string, len(report.Failed))
 	for i, f := range report.Failed {

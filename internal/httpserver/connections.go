@@ -20,13 +20,20 @@ const (
 	// for its answer, before it can be dropped for another one. An honest client
 	// sends its request at once.
 	defaultGrace = 500 * time.Millisecond
+	// idleShare: idle connections of known peers go last while they are at most
+	// so many-th of all places. Those beyond it may have to go after idleGraces
+	// times the grace: a client that sends again just then loses its request.
+	idleShare, idleGraces = 4, 2
 )
 
 // connections is a listener that keeps at most so many connections open. When
 // there are as many, the next one takes the place of the one that is missed
 // least: first those nobody has authenticated on (of the address that has the
-// most of them, the oldest), then those that are idle. Where all are at work for
-// somebody who is known, the next one waits.
+// most of them, the oldest), then those that are idle, in the same order. Where
+// strangers have to be waited for, and a quarter of the places does nothing for
+// known peers, some of these go at once: one customer's idle connections must not
+// leave all others a few places. Where all are at work for somebody who is known,
+// the next one waits.
 type connections struct {
 	net.Listener
 	max     int
@@ -46,7 +53,8 @@ type connection struct {
 	net.Conn
 	all   *connections
 	peer  netip.Prefix
-	known bool      // somebody authenticated on it
+	proxy bool      // the peer is trusted
+	known bool      // somebody authenticated on it, or the peer is trusted
 	idle  bool      // between two requests
 	since time.Time // when it was opened, or began what it does
 	once  sync.Once
@@ -68,7 +76,8 @@ func (l *connections) Accept() (net.Conn, error) {
 	c := &connection{Conn: conn, all: l}
 	if addr, ok := parseHop(conn.RemoteAddr().String()); ok {
 		c.peer = attemptKey(addr)
-		c.known = slices.ContainsFunc(l.trusted, func(p netip.Prefix) bool { return p.Contains(addr) })
+		c.proxy = slices.ContainsFunc(l.trusted, func(p netip.Prefix) bool { return p.Contains(addr) })
+		c.known = c.proxy
 	}
 	for {
 		wait, admitted := l.admit(c)
@@ -114,38 +123,58 @@ func (l *connections) admit(c *connection) (wait time.Duration, admitted bool) {
 // says when one may. l.mu is held.
 func (l *connections) leastMissed(now time.Time) (victim *connection, wait time.Duration) {
 	wait = l.grace
-	strangers := make(map[netip.Prefix]int)
+	strangers, idle := make(crowd), make(crowd)
+	many := -l.max / idleShare // how many idle ones are too many
 	for c := range l.open {
-		if !c.known {
+		switch {
+		case !c.known:
 			strangers[c.peer]++
+		case c.idle && !c.proxy:
+			idle[c.peer]++
+			many++
 		}
 	}
 	for c := range l.open {
+		patience := l.grace // its next request may be on its way
 		switch {
-		case c.known && (!c.idle || len(strangers) > 0):
-			continue // at work for somebody who is known, or strangers go first
-		case c.idle && !c.known:
-		case now.Sub(c.since) < l.grace: // its next request may be on its way
-			wait = min(wait, l.grace-now.Sub(c.since))
+		case !c.known && c.idle:
+			patience = 0
+		case !c.known:
+		case !c.idle:
+			continue // at work for somebody who is known
+		case len(strangers) > 0 && (many <= 0 || c.proxy):
+			continue // strangers go first
+		case len(strangers) > 0:
+			patience *= idleGraces
+		}
+		if rest := patience - now.Sub(c.since); rest > 0 {
+			wait = min(wait, rest)
 			continue
 		}
-		if victim == nil || missedLess(c, victim, strangers) {
+		if victim == nil || missedLess(c, victim, strangers, idle) {
 			victim = c
 		}
 	}
 	return victim, wait
 }
 
-// missedLess reports whether a goes before b.
-func missedLess(a, b *connection, strangers map[netip.Prefix]int) bool {
-	switch {
-	case a.known != b.known:
+// crowd is how many connections an address has.
+type crowd map[netip.Prefix]int
+
+// missedLess reports whether a goes before b: of strangers, and of idle ones of
+// known peers.
+func missedLess(a, b *connection, strangers, idle crowd) bool {
+	if a.known != b.known {
 		return b.known
-	case !a.known && strangers[a.peer] != strangers[b.peer]:
-		return strangers[a.peer] > strangers[b.peer]
-	default:
-		return a.since.Before(b.since)
 	}
+	alike := strangers
+	if a.known {
+		alike = idle
+	}
+	if x, y := alike[a.peer], alike[b.peer]; x != y {
+		return x > y // proxies of ours, which nobody counts, go last
+	}
+	return a.since.Before(b.since)
 }
 
 // Close stops accepting; connections stay open.

@@ -34,13 +34,12 @@ func slow(t *testing.T, url, send string) net.Conn {
 }
 
 // fresh asks on a connection of its own.
-func fresh(ctx context.Context, url string, header http.Header) (int, error) {
+func fresh(ctx context.Context, url string) (int, error) {
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return 0, err
 	}
-	request.Header = header
 	response, err := client.Do(request)
 	if err != nil {
 		return 0, err
@@ -64,7 +63,7 @@ func TestStrangersMakeRoomForOthers(t *testing.T) {
 	url, _, _ := running(t, s)
 	inHand := make(chan error, 1)
 	go func() {
-		status, err := fresh(t.Context(), url+"/slow", nil)
+		status, err := fresh(t.Context(), url+"/slow")
 		if err == nil && status != http.StatusOK {
 			err = fmt.Errorf("status %d", status)
 		}
@@ -80,7 +79,7 @@ func TestStrangersMakeRoomForOthers(t *testing.T) {
 	errs := make(chan error, honest)
 	for range honest {
 		all.Go(func() {
-			status, err := fresh(t.Context(), url+"/healthz", nil)
+			status, err := fresh(t.Context(), url+"/healthz")
 			if err == nil && status != http.StatusOK {
 				err = fmt.Errorf("status %d", status)
 			}
@@ -119,7 +118,7 @@ func TestWhoIsKnownKeepsTheirPlace(t *testing.T) {
 	url, _, _ := running(t, s)
 	results := make(chan string, 2)
 	ask := func(path string) {
-		status, err := fresh(t.Context(), url+path, nil)
+		status, err := fresh(t.Context(), url+path)
 		results <- fmt.Sprint(path, status, err)
 	}
 	go ask("/slow")
@@ -244,5 +243,60 @@ func TestBodiesWaitForRoom(t *testing.T) {
 	all.Wait()
 	if most != 2 {
 		t.Errorf("%d bodies in memory at once, want 2", most)
+	}
+}
+
+// answered sends a request on a connection that is open, and reads its answer.
+func answered(conn net.Conn, reader *bufio.Reader) error {
+	if _, err := io.WriteString(conn, "GET /known HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+		return err
+	}
+	response, err := http.ReadResponse(reader, nil)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	_, err = io.Copy(io.Discard, response.Body)
+	return err
+}
+
+// One customer's idle connections give way when strangers would have to be
+// waited for, but for a quarter of the places.
+func TestIdleConnectionsGiveWay(t *testing.T) {
+	t.Parallel()
+	const places, quarter = 8, 2
+	s, _ := setup(t, httpserver.Config{Addr: "127.0.0.1:0", MaxConnections: places, Grace: 200 * time.Millisecond})
+	s.Echo().GET("/known", func(c echo.Context) error {
+		httpserver.Known(c)
+		return c.NoContent(http.StatusOK)
+	})
+	url, _, _ := running(t, s)
+	conns, readers := make([]net.Conn, places-1), make([]*bufio.Reader, places-1)
+	for i := range conns {
+		conns[i] = slow(t, url, "")
+		readers[i] = bufio.NewReader(conns[i])
+		if err := answered(conns[i], readers[i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 5 * places {
+		slow(t, url, "GET /healthz HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if status, err := fresh(ctx, url+"/known"); err != nil || status != http.StatusOK {
+		t.Fatalf("a delivery among them: %d, %v", status, err)
+	}
+	stay := 0
+	for i := range conns {
+		if err := conns[i].SetDeadline(time.Now().Add(15 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		if answered(conns[i], readers[i]) == nil {
+			stay++
+		}
+	}
+	if stay != quarter {
+		t.Errorf("%d idle connections keep their places, want %d", stay, quarter)
 	}
 }
