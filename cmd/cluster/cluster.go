@@ -232,9 +232,12 @@ func (m *machines) listen() {
 		conn, err := nats.Connect(fmt.Sprintf("nats://operator:%s@%s", natsSecret, n.addr),
 			nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.ReconnectWait(100*time.Millisecond))
 		if err != nil {
-			continue // the report shows that nothing was heard
+			m.untrue("%s cannot be listened to: %v", n.Name, err)
+			continue
 		}
-		_, _ = conn.Subscribe("serversync.live.*", func(*nats.Msg) { m.heard[i].Add(1) })
+		if _, err := conn.Subscribe("serversync.live.*", func(*nats.Msg) { m.heard[i].Add(1) }); err != nil {
+			m.untrue("%s cannot be listened to: %v", n.Name, err)
+		}
 	}
 }
 
