@@ -144,6 +144,13 @@ func ClaimCharge(ctx context.Context, tx bun.Tx, now time.Time) (c FirstCharge, 
 	return c, true, wrap(err, "take a first charge in hand")
 }
 
+// OnlyHeardOf says whether a server is known by webhooks alone: VirtFusion, asked,
+// has never shown it.
+func OnlyHeardOf(ctx context.Context, idb bun.IDB, serverID int64) (bool, error) {
+	shown, err := queryAll(ctx, idb, scanID, `SELECT virtfusion_id FROM serversync.servers WHERE virtfusion_id = $1 AND pulled_at IS NOT NULL`, serverID)
+	return len(shown) == 0, wrap(err, fmt.Sprintf("look whether VirtFusion ever showed server %d", serverID))
+}
+
 // LedgerObstacles names what keeps us from entering a charge in SkyPANEL's money
 // ledger, `transactions`: no credit may be taken then.
 func LedgerObstacles(ctx context.Context, idb bun.IDB) ([]string, error) {

@@ -167,8 +167,12 @@ func (w *Charges) take(ctx context.Context, client *virtfusion.Client, c db.Firs
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { time.AfterFunc(chargeGrace, cancel) })
 	defer stop()
-	receipt, callErr := client.RemoveCredit(call, c.UserID, virtfusion.Credit{Tokens: c.Tokens, Reference1: c.TransactionID, Reference2: c.Reference})
-	end := chargeEnd(receipt, callErr)
+	end, callErr := w.look(call, client, &c)
+	if end.State == "" {
+		var receipt virtfusion.CreditReceipt
+		receipt, callErr = client.RemoveCredit(call, c.UserID, virtfusion.Credit{Tokens: c.Tokens, Reference1: c.TransactionID, Reference2: c.Reference})
+		end = chargeEnd(receipt, callErr)
+	}
 	if end.State == db.ChargeDue {
 		end.DueAt = w.Now().Add(chargePause(c.Attempts, callErr))
 	}
@@ -192,6 +196,30 @@ func (w *Charges) take(ctx context.Context, client *virtfusion.Client, c db.Firs
 		}
 	}
 	return nil
+}
+
+// look asks VirtFusion for the server of a charge when nothing but a webhook has
+// ever told of it: whoever has stolen the token must not spend customers' credit on
+// servers that do not exist, or are somebody else's. The end is empty when the
+// credit may be taken. Nothing has been taken yet, whatever goes wrong.
+func (w *Charges) look(ctx context.Context, client *virtfusion.Client, c *db.FirstCharge) (db.ChargeEnd, error) {
+	heard, err := db.OnlyHeardOf(ctx, w.DB, c.ServerID)
+	if err != nil {
+		return db.ChargeEnd{State: db.ChargeDue, Reason: err.Error()}, err
+	}
+	if !heard {
+		return db.ChargeEnd{}, nil
+	}
+	seen, err := client.GetServer(ctx, c.ServerID)
+	switch {
+	case err == nil && seen.Server.OwnerID != nil && *seen.Server.OwnerID != c.OwnerID:
+		return db.ChargeEnd{State: db.ChargeCancelled, Reason: fmt.Sprintf("VirtFusion, asked for the server, says that it is its user %d's", *seen.Server.OwnerID)}, nil
+	case err == nil:
+		return db.ChargeEnd{}, nil
+	case errors.Is(err, virtfusion.ErrNotFound):
+		return db.ChargeEnd{State: db.ChargeCancelled, Reason: "VirtFusion, asked for the server, does not know it, and never showed it"}, nil
+	}
+	return db.ChargeEnd{State: db.ChargeDue, Reason: err.Error()}, err
 }
 
 // chargeEnd says what became of a charge by what its call returned. That VirtFusion

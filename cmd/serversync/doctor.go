@@ -162,7 +162,7 @@ func examineTokens(c *config) finding {
 	const check, remedy = "webhook token", "set WEBHOOK_TOKENS, and the same token in VirtFusion's webhook"
 	switch {
 	case len(c.webhookTokens) > 0:
-		return fine(check, fmt.Sprintf("%d tokens are accepted", len(c.webhookTokens)))
+		return fine(check, countedVerb(int64(len(c.webhookTokens)), "token", "is accepted", "are accepted"))
 	case c.webhookAllowUnauthenticated:
 		return ill(check, "anybody who reaches the endpoint can write to the books", remedy)
 	default:
