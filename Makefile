@@ -35,6 +35,10 @@ run: need-postgresql build ## Start everything: PostgreSQL, NATS, a simulated Vi
 build: ## Build bin/serversync
 	go build -buildvcs=false -ldflags '-X main.version=$(VERSION)' -o bin/serversync ./cmd/serversync
 
+.PHONY: dist
+dist: ## Make the release's archive for this machine, in dist/
+	@scripts/dist.sh '$(VERSION)' "$$(go env GOOS)" "$$(go env GOARCH)"
+
 ##@ Check
 
 .PHONY: test
@@ -94,6 +98,11 @@ powercut: build ## Cut the power of a virtual machine with the service and check
 	@scripts/powercut-vm.sh bin/powercut-vm bin/serversync bin/powercut
 	@exec bin/powercut -vm bin/powercut-vm -rounds $(or $(ROUNDS),5) $(if $(SEED),-seed $(SEED))
 
+.PHONY: guide
+guide: need-bare-machine ## Follow docs/integration.md to the letter on a bare machine, and try the other guides' commands
+	@go build -buildvcs=false -o bin/guide ./cmd/guide
+	@exec bin/guide -archive "$$(scripts/dist.sh '$(VERSION)' linux "$$(go env GOARCH)")" $(patsubst %,docs/%.md,operating maintenance troubleshooting watchdog first-charge virtfusion backup upgrading)
+
 ##@ Maintain
 
 .PHONY: fmt
@@ -133,6 +142,10 @@ need-postgresql:
 .PHONY: need-c-compiler
 need-c-compiler:
 	@scripts/install-c-compiler.sh
+
+.PHONY: need-bare-machine
+need-bare-machine:
+	@scripts/install-bare-machine.sh
 
 .PHONY: need-chromium
 need-chromium:
