@@ -19,7 +19,7 @@ import (
 func granted(t *testing.T, owner string) (super, migrating, service *bun.DB) {
 	t.Helper()
 	dbtest.NewDSN(t) // makes the roles, once
-	role(t, owner, "")
+	role(t, owner)
 	super = dbtest.NewEmpty(t)
 	exec(t, super, `GRANT CREATE ON SCHEMA public TO `+owner)
 	panel := open(t, dsn(t, super, owner))

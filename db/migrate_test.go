@@ -454,7 +454,7 @@ func TestMigrateAddsAgainWhatWasDropped(t *testing.T) {
 // TestMigrateAsOwner: SkyPANEL's own role is no superuser.
 func TestMigrateAsOwner(t *testing.T) {
 	t.Parallel()
-	role(t, "migrate_owner", "")
+	role(t, "migrate_owner")
 	database := dbtest.NewEmpty(t)
 	exec(t, database, fmt.Sprintf(`ALTER DATABASE %q OWNER TO migrate_owner`, table(t, database, `SELECT current_database()`)))
 	owner := open(t, dsn(t, database, "migrate_owner"))
@@ -472,7 +472,7 @@ func TestMigrateAsOwner(t *testing.T) {
 // what the owner has to do for it, until it works.
 func TestMigrateAsAGuest(t *testing.T) {
 	t.Parallel()
-	role(t, "migrate_guest", "")
+	role(t, "migrate_guest")
 	database := skypanel(t, "skypanel_released.sql", "skypanel_rows.sql")
 	guest := open(t, dsn(t, database, "migrate_guest"))
 	exec(t, database, `GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO migrate_guest`)
