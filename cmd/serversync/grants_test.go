@@ -155,6 +155,23 @@ func TestServiceRoleMayDoNoMore(t *testing.T) {
 	}
 }
 
+// TestMigrateRoleMayDoNoMore: it owns our schema, and has no business with
+// customers.
+func TestMigrateRoleMayDoNoMore(t *testing.T) {
+	t.Parallel()
+	migrating := openDSN(t, dbtest.As(t, dbtest.NewDSN(t), dbtest.MigrateRole))
+	for _, statement := range []string{
+		`SELECT email FROM users`, `SELECT value FROM settings`, `SELECT sess FROM session`, `SELECT key FROM api_keys`, `UPDATE package_pricing SET price = 0`,
+		`INSERT INTO notifications (user_id, title, message) VALUES (1, 'x', 'x')`, `DELETE FROM virtfusion_hourly_billing`, `DROP TABLE virtfusion_hourly_billing`, `CREATE TABLE public.x (id int)`,
+	} {
+		_, err := migrating.DB.ExecContext(t.Context(), statement)
+		if refused, ok := errors.AsType[*pgconn.PgError](err); !ok || refused.Code != denied {
+			t.Errorf("%s: %v, want it denied", statement, err)
+		}
+	}
+	execIn(t, migrating, `ALTER TABLE serversync.servers ADD COLUMN of_a_later_version int`)
+}
+
 // TestServiceWaitsForItsSchema: a role that only serves waits for whoever
 // migrates, and says so; what is newer than the program is no obstacle.
 func TestServiceWaitsForItsSchema(t *testing.T) {
