@@ -56,6 +56,10 @@ lint: tidy-check ## Check modules, formatting, code, import rules and shell scri
 	scripts/check-import-rules.sh
 	scripts/check-shell.sh
 
+.PHONY: check-deploy
+check-deploy: ## Hold deploy/ against systemd, Kubernetes and Compose
+	@scripts/check-deploy.sh
+
 .PHONY: cover
 cover: need-postgresql need-chromium need-axe ## Measure test coverage over all packages; HTML in cover/index.html
 	@mkdir -p cover
@@ -131,7 +135,7 @@ clean: ## Remove what was built (data/ stays)
 help: ## List the targets
 	@awk 'BEGIN { FS = ":.*## " } \
 		/^##@ / { printf "\n%s\n", substr($$0, 5) } \
-		/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+		/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 # What a target needs from the system is found, or installed, by a script of its own that says what it does.
 

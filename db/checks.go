@@ -25,18 +25,26 @@ func MissingPrivileges(ctx context.Context, idb bun.IDB) ([]Lack, error) {
 		err = rows.Scan(&l.What, &l.Statement)
 		return l, err
 	}, `
-		WITH needed (name, privilege) AS (VALUES
-			('users', 'SELECT'), ('package_pricing', 'SELECT'), ('virtfusion_cron_settings', 'SELECT'), ('settings', 'SELECT'),
-			('api_keys', 'SELECT'), ('api_keys', 'UPDATE'), ('session', 'SELECT'), ('server_uptime_logs', 'SELECT'), ('transactions', 'SELECT'),
-			('virtfusion_hourly_billing', 'SELECT'), ('virtfusion_hourly_billing', 'INSERT'), ('virtfusion_hourly_billing', 'UPDATE'), ('virtfusion_hourly_billing', 'DELETE'),
-			('virtfusion_hourly_transactions', 'SELECT'), ('virtfusion_hourly_transactions', 'INSERT'), ('virtfusion_hourly_transactions', 'UPDATE'), ('virtfusion_hourly_transactions', 'DELETE')),
+		WITH needed (name, privilege, columns) AS (VALUES -- as deploy/grants.sql; columns: of tables that have secrets
+			('users', 'SELECT', ARRAY['id', 'virtfusion_id', 'email', 'username', 'full_name', 'role', 'is_active']),
+			('package_pricing', 'SELECT', NULL), ('virtfusion_cron_settings', 'SELECT', NULL), ('settings', 'SELECT', ARRAY['key', 'value']),
+			('api_keys', 'SELECT', ARRAY['id', 'user_id', 'key', 'scopes', 'expires_at', 'is_active', 'last_used']), ('api_keys', 'UPDATE', ARRAY['last_used']),
+			('session', 'SELECT', ARRAY['sid', 'sess', 'expire']), ('server_uptime_logs', 'SELECT', NULL), ('transactions', 'SELECT', NULL),
+			('virtfusion_hourly_billing', 'SELECT', NULL), ('virtfusion_hourly_billing', 'INSERT', NULL), ('virtfusion_hourly_billing', 'UPDATE', NULL), ('virtfusion_hourly_billing', 'DELETE', NULL),
+			('virtfusion_hourly_transactions', 'SELECT', NULL), ('virtfusion_hourly_transactions', 'INSERT', NULL), ('virtfusion_hourly_transactions', 'UPDATE', NULL), ('virtfusion_hourly_transactions', 'DELETE', NULL)),
 		tables AS (SELECT c.oid, c.relname AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = 'public' AND c.relkind IN ('r', 'p', 'v')),
 		ours AS (SELECT n.oid FROM pg_namespace n WHERE n.nspname = 'serversync')
 		SELECT 'USAGE on the schema public', format('GRANT USAGE ON SCHEMA public TO %I;', current_user)
 			FROM pg_namespace n WHERE n.nspname = 'public' AND NOT has_schema_privilege(n.oid, 'USAGE')
 		UNION ALL
-		SELECT string_agg(n.privilege, ', ') || ' on public.' || t.name, format('GRANT %s ON public.%I TO %I;', string_agg(n.privilege, ', '), t.name, current_user)
-			FROM needed n JOIN tables t USING (name) WHERE NOT has_table_privilege(t.oid, n.privilege) GROUP BY t.name
+		SELECT string_agg(l.privilege, ', ') || ' on public.' || l.name, format('GRANT %s ON public.%I TO %I;', string_agg(l.privilege, ', '), l.name, current_user)
+			FROM (
+				SELECT n.privilege, t.name FROM needed n JOIN tables t USING (name) WHERE n.columns IS NULL AND NOT has_table_privilege(t.oid, n.privilege)
+				UNION ALL
+				SELECT n.privilege || format(' (%s)', string_agg(quote_ident(a.attname), ', ' ORDER BY array_position(n.columns, a.attname::text))), t.name
+				FROM needed n JOIN tables t USING (name) JOIN pg_attribute a ON a.attrelid = t.oid AND a.attname = ANY (n.columns) AND NOT a.attisdropped
+				WHERE NOT CASE WHEN n.columns IS NOT NULL THEN has_column_privilege(t.oid, a.attnum, n.privilege) END GROUP BY n.privilege, t.name) AS l (privilege, name)
+			GROUP BY l.name
 		UNION ALL
 		SELECT 'USAGE on the sequence public.' || s.relname, format('GRANT USAGE ON SEQUENCE public.%I TO %I;', s.relname, current_user)
 			FROM tables t JOIN pg_depend d ON d.refobjid = t.oid AND d.deptype IN ('a', 'i') JOIN pg_class s ON s.oid = d.objid

@@ -18,7 +18,7 @@ import (
 // meet them where there is one.
 func TestClassify(t *testing.T) {
 	t.Parallel()
-	role(t, "classify_guest", "")
+	role(t, "classify_guest")
 	// The server's last words arrive, or the connection is found closed.
 	const whichever = "whichever"
 	for name, tc := range map[string]struct {

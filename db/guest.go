@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/uptrace/bun"
@@ -41,9 +42,8 @@ const ledgerServer = `substring(description FROM '^Server #([0-9]{1,18}) - ')`
 // ensureColumns adds what is missing. It looks first, since ALTER TABLE takes
 // an exclusive lock even when it has nothing to do, and waits for that lock
 // only briefly: a long-running query of SkyPANEL's must not make every later
-// one queue behind us.
-func ensureColumns(ctx context.Context, conn bun.Conn, dryRun bool) ([]string, error) {
-	var added []string
+// one queue behind us. Known: there may be rows of ours to fill in.
+func ensureColumns(ctx context.Context, conn bun.Conn, dryRun, known bool, report *MigrateReport) error {
 	for _, c := range guestColumns {
 		var exists bool
 		err := conn.NewRaw(`SELECT EXISTS (
@@ -51,39 +51,45 @@ func ensureColumns(ctx context.Context, conn bun.Conn, dryRun bool) ([]string, e
 				WHERE table_schema = 'public' AND table_name = ? AND column_name = ?)`,
 			c.table, c.column).Scan(ctx, &exists)
 		if err != nil {
-			return added, fmt.Errorf("look for the column %s.%s: %w", c.table, c.column, err)
+			return fmt.Errorf("look for the column %s.%s: %w", c.table, c.column, err)
 		}
 		if exists {
 			continue
 		}
-		added = append(added, c.table+"."+c.column)
+		const patience = "SET LOCAL lock_timeout = '5s'"
+		statement := fmt.Sprintf("ALTER TABLE public.%s ADD COLUMN IF NOT EXISTS %s %s", c.table, c.column, c.definition)
+		report.Columns = append(report.Columns, c.table+"."+c.column)
+		report.GuestSQL = append(report.GuestSQL, "BEGIN;", patience+";", statement+";", "COMMIT;")
 		if dryRun {
 			continue
 		}
 		add := func(ctx context.Context, tx bun.Tx) error {
-			if _, err := tx.ExecContext(ctx, `SET LOCAL lock_timeout = '5s'`); err != nil {
+			if _, err := tx.ExecContext(ctx, patience); err != nil {
 				return err
 			}
-			_, err := tx.ExecContext(ctx, `ALTER TABLE ?.? ADD COLUMN IF NOT EXISTS ? ?`,
-				bun.Ident("public"), bun.Ident(c.table), bun.Ident(c.column), bun.Safe(c.definition))
+			_, err := tx.ExecContext(ctx, statement)
 			return err
 		}
 		if err := conn.RunInTx(ctx, nil, add); err != nil {
-			return added, fmt.Errorf("add a column (as the table's owner, run: ALTER TABLE public.%s ADD COLUMN IF NOT EXISTS %s %s): %w",
-				c.table, c.column, c.definition, err)
+			return fmt.Errorf("add a column (as the table's owner, run: %s): %w", statement, err)
 		}
 	}
-	if len(added) > 0 && !dryRun {
-		return added, refill(ctx, conn)
+	if len(report.Columns) == 0 || !known {
+		return nil
 	}
-	return added, nil
+	for _, statement := range refills {
+		report.GuestSQL = append(report.GuestSQL, strings.TrimSpace(statement)+";")
+	}
+	if dryRun {
+		return nil
+	}
+	return refill(ctx, conn)
 }
 
-// refill writes again what stood in a column of ours that was dropped, from
-// our own memory of the rows that we made.
-func refill(ctx context.Context, conn bun.Conn) error {
-	for _, statement := range []string{
-		`
+// refills write again what stood in a column of ours that was dropped, from our
+// own memory of the rows that we made.
+var refills = []string{
+	`
 		UPDATE public.virtfusion_hourly_billing b SET reference_1 = 'external_server_' || r.virtfusion_id
 		FROM serversync.billing_rows r
 		WHERE r.billing_id = b.id AND r.made_by = 'serversync' AND b.reference_1 IS NULL`, `
@@ -91,7 +97,10 @@ func refill(ctx context.Context, conn bun.Conn) error {
 			reference_2 = b.server_uuid, server_uuid = b.server_uuid, transaction_type = 'hourly_billing'
 		FROM serversync.billing_rows r JOIN public.virtfusion_hourly_billing b ON b.id = r.billing_id
 		WHERE t.id = r.charge_id AND (t.reference_1 IS NULL OR t.reference_2 IS NULL OR t.server_uuid IS NULL OR t.transaction_type IS NULL)`,
-	} {
+}
+
+func refill(ctx context.Context, conn bun.Conn) error {
+	for _, statement := range refills {
 		if _, err := conn.ExecContext(ctx, statement); err != nil {
 			return fmt.Errorf("fill in a column that was dropped: %w", err)
 		}
@@ -123,14 +132,15 @@ func AddMissingColumns(ctx context.Context, database *bun.DB) (added []string, e
 		_, unlockErr := conn.ExecContext(context.WithoutCancel(ctx), `SELECT pg_advisory_unlock(?)`, migrateLock)
 		err = errors.Join(err, unlockErr)
 	}()
-	return ensureColumns(ctx, conn, false)
+	var report MigrateReport
+	err = ensureColumns(ctx, conn, false, true, &report)
+	return report.Columns, err
 }
 
 // ensureIndexes builds missing indexes without locking SkyPANEL out. A build
 // that was interrupted leaves an invalid index behind, which is dropped and
 // built again. creating: tables that are missing are still to be made.
-func ensureIndexes(ctx context.Context, conn bun.Conn, dryRun, creating bool) ([]string, error) {
-	var added []string
+func ensureIndexes(ctx context.Context, conn bun.Conn, dryRun, creating bool, report *MigrateReport) error {
 	for _, ix := range guestIndexes {
 		var state string
 		err := conn.NewRaw(`SELECT CASE
@@ -139,24 +149,29 @@ func ensureIndexes(ctx context.Context, conn bun.Conn, dryRun, creating bool) ([
 					FROM pg_index i WHERE i.indexrelid = to_regclass(?)), 'missing') END`,
 			"public."+ix.table, "public."+ix.name).Scan(ctx, &state)
 		if err != nil {
-			return added, fmt.Errorf("look for the index %s: %w", ix.name, err)
+			return fmt.Errorf("look for the index %s: %w", ix.name, err)
 		}
 		if state == "valid" || state == "no table" && !creating {
 			continue
 		}
-		added = append(added, ix.name)
+		definition := fmt.Sprintf("CREATE INDEX CONCURRENTLY IF NOT EXISTS %s ON public.%s (%s)", ix.name, ix.table, ix.key)
+		drop := fmt.Sprintf("DROP INDEX CONCURRENTLY IF EXISTS public.%s", ix.name)
+		report.Indexes = append(report.Indexes, ix.name)
+		if state == "invalid" {
+			report.GuestSQL = append(report.GuestSQL, drop+";")
+		}
+		report.GuestSQL = append(report.GuestSQL, definition+";")
 		if dryRun {
 			continue
 		}
 		if state == "invalid" {
-			if _, err := conn.ExecContext(ctx, `DROP INDEX CONCURRENTLY IF EXISTS public.?`, bun.Ident(ix.name)); err != nil {
-				return added, fmt.Errorf("drop the unfinished index %s: %w", ix.name, err)
+			if _, err := conn.ExecContext(ctx, drop); err != nil {
+				return fmt.Errorf("drop the unfinished index %s: %w", ix.name, err)
 			}
 		}
-		definition := fmt.Sprintf("CREATE INDEX CONCURRENTLY IF NOT EXISTS %s ON public.%s (%s)", ix.name, ix.table, ix.key)
 		if _, err := conn.ExecContext(ctx, definition); err != nil {
-			return added, fmt.Errorf("build an index (as the table's owner, run: %s): %w", definition, err)
+			return fmt.Errorf("build an index (as the table's owner, run: %s): %w", definition, err)
 		}
 	}
-	return added, nil
+	return nil
 }

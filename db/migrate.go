@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 	"time"
 
@@ -36,6 +37,15 @@ type MigrateReport struct {
 	Migrations []string // names of migrations of the schema serversync
 	Columns    []string // columns added to SkyPANEL's tables, as table.column
 	Indexes    []string // indexes added to SkyPANEL's tables
+	// Newer names migrations that were applied and that this program does not
+	// have: a newer version brought the schema further. As versions only add,
+	// an older one works with it.
+	Newer []string
+
+	// SchemaSQL and GuestSQL are the statements that do it, in their order, each
+	// with its semicolon: for the owner of the schema serversync, then for the
+	// owner of SkyPANEL's tables. What is only looked up is not among them.
+	SchemaSQL, GuestSQL []string
 }
 
 // Empty reports that nothing was, or would be, done.
@@ -67,6 +77,9 @@ func Migrate(ctx context.Context, database *bun.DB, o MigrateOptions) (report Mi
 		err = errors.Join(err, unlockErr)
 	}()
 
+	if o.CreateSkyPANEL {
+		report.GuestSQL = append(report.GuestSQL, skypanelSchema)
+	}
 	if o.CreateSkyPANEL && !o.DryRun {
 		if _, err := conn.ExecContext(ctx, skypanelSchema); err != nil {
 			return report, fmt.Errorf("create SkyPANEL's tables: %w", err)
@@ -77,16 +90,14 @@ func Migrate(ctx context.Context, database *bun.DB, o MigrateOptions) (report Mi
 			return report, err
 		}
 	}
-	if report.Migrations, err = migrateSchema(ctx, database, conn, o.DryRun); err != nil {
+	known, err := migrateSchema(ctx, database, conn, o.DryRun, &report)
+	if err != nil {
 		return report, err
 	}
-	if report.Columns, err = ensureColumns(ctx, conn, o.DryRun); err != nil {
+	if err := ensureColumns(ctx, conn, o.DryRun, known, &report); err != nil {
 		return report, err
 	}
-	if report.Indexes, err = ensureIndexes(ctx, conn, o.DryRun, o.CreateSkyPANEL); err != nil {
-		return report, err
-	}
-	return report, nil
+	return report, ensureIndexes(ctx, conn, o.DryRun, o.CreateSkyPANEL, &report)
 }
 
 // takeMigrateLock waits for its turn by asking again and again. A statement
@@ -130,57 +141,131 @@ func requireSkyPANEL(ctx context.Context, idb bun.IDB) error {
 	return nil
 }
 
+const (
+	migrationsTable = "serversync.migrations"
+	// locksTable is of bun's own lock, which is unused: we hold an advisory one.
+	locksTable = "serversync.migration_locks"
+)
+
+// migrationLock is a row of locksTable, as bun has it.
+type migrationLock struct {
+	ID        int64  `bun:",pk,autoincrement"`
+	TableName string `bun:",unique"`
+}
+
 // migrateSchema applies the migrations that are still missing, each in a
-// transaction of its own.
-func migrateSchema(ctx context.Context, database *bun.DB, conn bun.Conn, dryRun bool) ([]string, error) {
+// transaction of its own; known: some were applied before, so that we may remember
+// rows.
+func migrateSchema(ctx context.Context, database *bun.DB, conn bun.Conn, dryRun bool, report *MigrateReport) (known bool, err error) {
 	files, err := fs.Sub(migrationFiles, "migrations")
 	if err != nil {
-		return nil, fmt.Errorf("open the embedded migrations: %w", err)
+		return false, fmt.Errorf("open the embedded migrations: %w", err)
 	}
 	migrations := migrate.NewMigrations()
 	if err := migrations.Discover(files); err != nil {
-		return nil, fmt.Errorf("read the embedded migrations: %w", err)
+		return false, fmt.Errorf("read the embedded migrations: %w", err)
 	}
-
-	var exists bool
-	if err := conn.NewRaw(`SELECT to_regclass('serversync.migrations') IS NOT NULL`).Scan(ctx, &exists); err != nil {
-		return nil, fmt.Errorf("look for the schema serversync: %w", err)
-	}
-	if !exists && dryRun {
-		return names(migrations.Sorted()), nil
+	exists, err := ensureSchema(ctx, database, conn, dryRun, report)
+	if err != nil {
+		return false, err
 	}
 	migrator := migrate.NewMigrator(database, migrations,
-		migrate.WithTableName("serversync.migrations"),
-		migrate.WithLocksTableName("serversync.migration_locks"), // bun's own lock, unused: we hold an advisory one
-		migrate.WithMarkAppliedOnSuccess(true))
-	if !exists {
-		// Looked up first: CREATE SCHEMA IF NOT EXISTS asks for the privilege
-		// even where the schema is there already.
-		var schema bool
-		if err := conn.NewRaw(`SELECT to_regnamespace('serversync') IS NOT NULL`).Scan(ctx, &schema); err != nil {
-			return nil, fmt.Errorf("look for the schema serversync: %w", err)
-		}
-		if !schema {
-			if _, err := conn.ExecContext(ctx, `CREATE SCHEMA serversync`); err != nil {
-				return nil, fmt.Errorf("create the schema serversync (as the database's owner, run: CREATE SCHEMA serversync AUTHORIZATION <our role>): %w", err)
-			}
-		}
-		if err := migrator.Init(ctx); err != nil {
-			return nil, fmt.Errorf("create the migrations table: %w", err)
+		migrate.WithTableName(migrationsTable), migrate.WithLocksTableName(locksTable), migrate.WithMarkAppliedOnSuccess(true))
+	var applied migrate.MigrationSlice
+	if exists || !dryRun {
+		if applied, err = migrator.AppliedMigrations(ctx); err != nil {
+			return false, fmt.Errorf("read the applied migrations: %w", err)
 		}
 	}
+	missing := compare(migrations.Sorted(), applied, report)
+	if err := tellMigrations(files, missing, applied.LastGroupID()+1, report); err != nil {
+		return false, err
+	}
 	if dryRun {
-		all, err := migrator.MigrationsWithStatus(ctx)
-		if err != nil {
-			return nil, fmt.Errorf("read the applied migrations: %w", err)
-		}
-		return names(all.Unapplied()), nil
+		report.Migrations = names(missing)
+		return len(applied) > 0, nil
 	}
 	group, err := migrator.Migrate(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("migrate the schema serversync: %w", err)
+		return false, fmt.Errorf("migrate the schema serversync: %w", err)
 	}
-	return names(group.Migrations), nil
+	report.Migrations = names(group.Migrations)
+	return len(applied) > 0, nil
+}
+
+// ensureSchema makes the schema and the table of its migrations; exists: that
+// was there.
+func ensureSchema(ctx context.Context, database *bun.DB, conn bun.Conn, dryRun bool, report *MigrateReport) (exists bool, err error) {
+	// Looked up first: CREATE SCHEMA IF NOT EXISTS asks for the privilege even
+	// where the schema is there already.
+	var schema bool
+	if err := conn.NewRaw(`SELECT to_regnamespace('serversync') IS NOT NULL, to_regclass(?) IS NOT NULL`, migrationsTable).Scan(ctx, &schema, &exists); err != nil {
+		return false, fmt.Errorf("look for the schema serversync: %w", err)
+	}
+	if exists {
+		return true, nil
+	}
+	if !schema {
+		const statement = `CREATE SCHEMA serversync`
+		report.SchemaSQL = append(report.SchemaSQL, statement+";")
+		if !dryRun {
+			if _, err := conn.ExecContext(ctx, statement); err != nil {
+				return false, fmt.Errorf("create the schema serversync (as the database's owner, run: CREATE SCHEMA serversync AUTHORIZATION <our role>): %w", err)
+			}
+		}
+	}
+	for _, table := range []*bun.CreateTableQuery{
+		database.NewCreateTable().Model((*migrate.Migration)(nil)).ModelTableExpr(migrationsTable).IfNotExists(),
+		database.NewCreateTable().Model((*migrationLock)(nil)).ModelTableExpr(locksTable).IfNotExists(),
+	} {
+		report.SchemaSQL = append(report.SchemaSQL, table.String()+";")
+		if dryRun {
+			continue
+		}
+		if _, err := table.Exec(ctx); err != nil {
+			return false, fmt.Errorf("create the migrations table: %w", err)
+		}
+	}
+	return false, nil
+}
+
+// compare returns which of our migrations were not applied, and notes those that
+// were and are not ours.
+func compare(ours, applied migrate.MigrationSlice, report *MigrateReport) (missing migrate.MigrationSlice) {
+	known := make(map[string]bool, len(ours))
+	for i := range ours {
+		known[ours[i].Name] = true
+		if !slices.ContainsFunc(applied, func(m migrate.Migration) bool { return m.Name == ours[i].Name }) {
+			missing = append(missing, ours[i])
+		}
+	}
+	for i := range applied {
+		if !known[applied[i].Name] {
+			report.Newer = append(report.Newer, applied[i].Name)
+		}
+	}
+	slices.Sort(report.Newer)
+	return missing
+}
+
+// tellMigrations adds the statements of migrations, as bun runs them: each file
+// in one transaction, then its line in the table of migrations.
+func tellMigrations(files fs.FS, missing migrate.MigrationSlice, group int64, report *MigrateReport) error {
+	for i := range missing {
+		content, err := fs.ReadFile(files, missing[i].String()+".tx.up.sql")
+		if err != nil {
+			return fmt.Errorf("read a migration: %w", err)
+		}
+		report.SchemaSQL = append(report.SchemaSQL, "BEGIN;")
+		for part := range strings.SplitSeq(string(content), "--bun:split\n") {
+			if part = strings.TrimSpace(part); part != "" {
+				report.SchemaSQL = append(report.SchemaSQL, strings.TrimSuffix(part, ";")+";")
+			}
+		}
+		report.SchemaSQL = append(report.SchemaSQL, "COMMIT;",
+			fmt.Sprintf("INSERT INTO %s (name, group_id) VALUES ('%s', %d);", migrationsTable, missing[i].Name, group))
+	}
+	return nil
 }
 
 func names(migrations migrate.MigrationSlice) []string {

@@ -107,10 +107,10 @@ func open(t *testing.T, dsn string) *bun.DB {
 }
 
 // role makes a role, which ends after the databases that t makes later.
-func role(t *testing.T, name, attributes string) {
+func role(t *testing.T, name string) {
 	t.Helper()
 	admin := open(t, dbtest.Server(t).DSN("postgres"))
-	exec(t, admin, `CREATE ROLE `+name+` LOGIN `+attributes)
+	exec(t, admin, `CREATE ROLE `+name+` LOGIN`)
 	t.Cleanup(func() {
 		//nolint:usetesting // t's own context has ended by now
 		if _, err := admin.ExecContext(context.Background(), `DROP ROLE `+name); err != nil {

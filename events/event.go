@@ -10,8 +10,10 @@ import (
 	"time"
 )
 
-// Version is the event format that this build writes. Readers accept any
-// version: fields are only ever added.
+// Version is the event format that this build writes, and the highest that it
+// reads. A new field does not raise it: readers ignore fields that they do not
+// know. It is raised when a reader that does not know it would misunderstand the
+// event; such a reader leaves it to newer ones, see [ErrNewer].
 const Version = 1
 
 // Kind says what sort of news an event brings; it is the last token of the
@@ -198,12 +200,27 @@ func (e *Event) encode() ([]byte, error) {
 // addressed nor reconciled.
 var ErrNoServerID = errors.New("event has no server id: set Server.ID to VirtFusion's id")
 
+// ErrNewer means that an event was written by a newer version of this program, in
+// a format or of a kind that this one does not know. It is for a newer reader.
+var ErrNewer = errors.New("it was written by a newer version: upgrade this process")
+
 // Decode reads an event from a stream message. It refuses what a reconciler
 // could not use; unknown fields are ignored, so that a newer writer does not
-// stop an older reader.
+// stop an older reader. With [ErrNewer] it returns what it could read.
 func Decode(data []byte) (Event, error) {
 	var e Event
-	if err := json.Unmarshal(data, &e); err != nil {
+	err := json.Unmarshal(data, &e)
+	if err != nil { // a newer format may have other types
+		var head struct {
+			Version int `json:"version"`
+		}
+		_ = json.Unmarshal(data, &head) // what it could read is enough
+		e.Version = head.Version
+	}
+	if e.Version > Version {
+		return e, fmt.Errorf("event %q of server %d has the format %d, and %d is the highest that is known here: %w", e.ID, e.Server.ID, e.Version, Version, ErrNewer)
+	}
+	if err != nil {
 		return Event{}, fmt.Errorf("decode event: %w", err)
 	}
 	if e.Server.ID <= 0 {
@@ -215,7 +232,7 @@ func Decode(data []byte) (Event, error) {
 	switch e.Kind {
 	case KindCreated, KindUpdated, KindDestroyed, KindObserved:
 	default:
-		return Event{}, fmt.Errorf("event %q of server %d has the unknown kind %q: upgrade this process", e.ID, e.Server.ID, e.Kind)
+		return e, fmt.Errorf("event %q of server %d has the unknown kind %q: %w", e.ID, e.Server.ID, e.Kind, ErrNewer)
 	}
 	return e, nil
 }

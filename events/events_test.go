@@ -83,8 +83,25 @@ func TestDecodeRefusesWhatNobodyCouldReconcile(t *testing.T) {
 			t.Errorf("%s: decoded", name)
 		}
 	}
-	if _, err := events.Decode([]byte(`{"version":9,"kind":"created","observedAt":"2026-11-01T12:00:00Z","server":{"id":1,"new":2}}`)); err != nil {
-		t.Errorf("a newer writer's event: %v", err)
+}
+
+// What a newer version added is ignored; what it changed is left to it.
+func TestDecodeOfWhatANewerVersionWrote(t *testing.T) {
+	t.Parallel()
+	e, err := events.Decode([]byte(`{"version":1,"kind":"created","mood":"fine","observedAt":"2026-11-01T12:00:00Z","server":{"id":1,"new":{"x":2}}}`))
+	if err != nil || e.Server.ID != 1 {
+		t.Errorf("with fields more: %+v, %v", e, err)
+	}
+	for name, data := range map[string]string{
+		"another format":      `{"version":2,"kind":"created","runId":"r","observedAt":"2026-11-01T12:00:00Z","server":{"id":1}}`,
+		"with other types":    `{"version":2,"runId":"r","server":{"id":1},"kind":7,"observedAt":[2026]}`,
+		"an unknown kind":     `{"version":1,"kind":"renamed","runId":"r","observedAt":"2026-11-01T12:00:00Z","server":{"id":1}}`,
+		"no version, no kind": `{"kind":"renamed","runId":"r","observedAt":"2026-11-01T12:00:00Z","server":{"id":1}}`,
+	} {
+		e, err := events.Decode([]byte(data))
+		if !errors.Is(err, events.ErrNewer) || e.Server.ID != 1 || e.RunID != "r" {
+			t.Errorf("%s: %+v, %v, want ErrNewer with what could be read", name, e, err)
+		}
 	}
 }
 

@@ -90,7 +90,7 @@ func (r *Replayer) Read(ctx context.Context, past Past, do func(e *Event) error)
 	return r.read(ctx, past, false, func(m jetstream.Msg) error {
 		e, err := Decode(m.Data())
 		if err != nil {
-			return nil //nolint:nilerr // it is among the dead letters, or will be
+			return nil //nolint:nilerr // it is among the dead letters, or will be, or is for a newer version's replay
 		}
 		return do(&e)
 	})

@@ -9,6 +9,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"serversync/db"
+	"serversync/events"
 )
 
 // maxAttempts is how often an event may fail while it stands alone before it
@@ -30,6 +31,9 @@ const (
 	classFault
 	// classHopeless: nobody can read the event, and that will not change.
 	classHopeless
+	// classNewer: a newer version of this program wrote the event, and a newer
+	// reconciler can read it. During an upgrade there is one, or will be soon.
+	classNewer
 )
 
 var (
@@ -44,6 +48,8 @@ func classify(err error) class {
 	switch {
 	case err == nil:
 		return classFine
+	case errors.Is(err, events.ErrNewer):
+		return classNewer
 	case errors.Is(err, errUndecodable):
 		return classHopeless
 	case errors.Is(err, errNeverFresh), db.Classify(err) == db.FaultOfData:
@@ -108,22 +114,52 @@ func (r *Reconciler) conclude(ctx context.Context, d *delivery, cause error) {
 		}
 	}
 	v, delay := judge(c, record.Attempts), r.retryDelay(record.Attempts)
-	switch v {
-	case verdictDead:
+	if c == classNewer {
+		v, delay = r.leave(d, cause)
+	}
+	switch {
+	case v == verdictDead:
 		if err := r.bury(ctx, d, cause, record); err != nil {
 			// Nothing is lost: the event stays where it is.
 			v, delay = verdictLater, r.retryDelay(maxAttempts)
 			r.log.Error().Err(err).Str("event", d.id).Dur("retry_in", delay).
 				Msg("a dead letter could not be written; the event stays on the stream")
 		}
-	case verdictLater:
+	case v == verdictLater && c == classFault:
 		r.metrics.unusable.Inc()
 		r.log.Warn().Err(cause).Str("event", d.id).Int64("server", d.event.Server.ID).Str("subject", d.message.Subject()).
 			Int("attempt", record.Attempts).Int("of", maxAttempts).Dur("retry_in", delay).
 			Msg("an event cannot be reconciled; the others go on, it is tried again")
-	default: // nothing to tell
 	}
 	r.answer(d, v, delay, cause)
+}
+
+const (
+	// newerPatience is how long an event that a newer version wrote is left to a
+	// newer reconciler: as long as an upgrade may take, or as it takes to notice
+	// that one was rolled back. It holds one of the consumer's places meanwhile.
+	newerPatience = time.Hour
+	// newerPause is after how long it is delivered again, to any reconciler.
+	newerPause = 5 * time.Second
+)
+
+// leave says what becomes of an event that a newer version wrote: it is given
+// back until a newer reconciler gets it. An hour after it came, or after this
+// process began, there is none: it becomes a dead letter, to be requeued when
+// there is.
+func (r *Reconciler) leave(d *delivery, cause error) (verdict, time.Duration) {
+	since := r.began
+	if meta, err := d.message.Metadata(); err == nil && meta.Timestamp.After(since) {
+		since = meta.Timestamp
+	}
+	if r.now().Sub(since) >= newerPatience {
+		return verdictDead, 0
+	}
+	r.saidNewer.Do(func() {
+		r.log.Warn().Err(cause).Str("event", d.id).Dur("retry_in", r.newerPause).
+			Msg("an event is left to a newer reconciler; after an hour without one it becomes a dead letter. Upgrade this process")
+	})
+	return verdictLater, r.newerPause
 }
 
 // answer tells the broker. Nowhere else is a message acknowledged, given back

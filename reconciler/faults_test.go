@@ -31,7 +31,7 @@ func TestPoisonBecomesADeadLetter(t *testing.T) {
 	s.refuse("137")
 	s.publish(all...)
 	s.inject("virtfusion.users.0.servers.9.updated", "no JSON")
-	s.inject("virtfusion.users.0.servers.9.updated", `{"kind": "abducted", "observedAt": "2026-01-01T00:00:00Z", "server": {"id": 9}}`)
+	s.inject("virtfusion.users.0.servers.9.updated", `{"kind": "updated", "server": {"id": 9}}`)
 	s.impatient(2)
 	s.drained(0)
 	s.want("199", `SELECT count(DISTINCT virtfusion_server_id) FROM virtfusion_hourly_billing`)

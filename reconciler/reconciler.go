@@ -69,11 +69,13 @@ type Reconciler struct {
 	deadLetters  *events.DeadLetters
 	dead         prometheus.Counter
 	retryDelay   func(attempts int) time.Duration
+	newerPause   time.Duration
+	began        time.Time // when this process began
 	keepInterval time.Duration
 	tracer       trace.Tracer // nil: nothing is recorded
 
 	// What stays wrong is not said again and again, by each worker.
-	saidAway, saidSetup, saidFetch *rate.Sometimes
+	saidAway, saidSetup, saidFetch, saidNewer *rate.Sometimes
 }
 
 // New returns a reconciler; [Reconciler.Run] and [Reconciler.RunSettler] make
@@ -88,8 +90,8 @@ func New(c Config) *Reconciler {
 		live:        c.Live,
 		room:        c.Room,
 		deadLetters: c.DeadLetters, dead: newDeadMetrics(c.Metrics),
-		retryDelay: retryDelay, keepInterval: events.KeepInterval, tracer: c.Tracer,
-		saidAway: paced(), saidSetup: paced(), saidFetch: paced(),
+		retryDelay: retryDelay, newerPause: newerPause, began: c.Now(), keepInterval: events.KeepInterval, tracer: c.Tracer,
+		saidAway: paced(), saidSetup: paced(), saidFetch: paced(), saidNewer: paced(),
 	}
 }
 
@@ -210,7 +212,10 @@ func (r *Reconciler) handle(ctx context.Context, messages []jetstream.Msg) {
 		d := delivery{message: m, id: events.MessageID(m)}
 		var err error
 		if d.event, err = events.Decode(m.Data()); err != nil {
-			r.conclude(ctx, &d, fmt.Errorf("%w: %w", errUndecodable, err))
+			if !errors.Is(err, events.ErrNewer) {
+				err = fmt.Errorf("%w: %w", errUndecodable, err)
+			}
+			r.conclude(ctx, &d, err)
 			continue
 		}
 		deliveries = append(deliveries, d)

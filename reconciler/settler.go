@@ -116,7 +116,7 @@ func (r *Reconciler) settleEach(ctx context.Context, ids []int64) error {
 			r.forget(ctx, []string{settleKey(id)})
 			r.metrics.decided(decisions)
 			r.report(decisions)
-		case classFault, classHopeless:
+		case classFault, classHopeless, classNewer:
 			if err := r.postpone(ctx, id, err); err != nil {
 				return err
 			}

@@ -9,9 +9,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
 )
 
 // The short form of `make cluster`: the faults that come first, once each.
@@ -58,6 +61,39 @@ func TestPermissionsAreDocumented(t *testing.T) {
 				t.Errorf("docs/scale-out.md does not have, for %s:\n%s", role, line)
 			}
 		}
+	}
+}
+
+// deploy/nats is what the real broker takes, with the same permissions.
+func TestDeployedBrokerHasThePermissions(t *testing.T) {
+	t.Setenv("SERVER_NAME", "nats-1") // the broker reads these from the environment
+	for role := range permissions {
+		t.Setenv(strings.ToUpper(role)+"_PASSWORD", "of"+role)
+	}
+	t.Setenv("OPERATOR_PASSWORD", "ofoperator")
+	options, err := server.ProcessConfigFile("../../deploy/nats/nats.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !options.SyncAlways || !options.JetStream || options.StoreDir != "/data" || options.ServerName != "nats-1" || len(options.Routes) != natsServers || options.Cluster.Name == "" {
+		t.Errorf("the broker would not keep what it confirms: sync always %t, JetStream %t in %s, server %s, %d routes of %s",
+			options.SyncAlways, options.JetStream, options.StoreDir, options.ServerName, len(options.Routes), options.Cluster.Name)
+	}
+	for _, user := range options.Users {
+		if user.Password != "of"+user.Username {
+			t.Errorf("%s has a password that was not set for it", user.Username)
+		}
+		if user.Username == "operator" {
+			continue
+		}
+		p, known := permissions[user.Username]
+		got := user.Permissions
+		if !known || got == nil || !slices.Equal(got.Publish.Allow, p.publish) || !slices.Equal(got.Subscribe.Allow, p.subscribe) || got.Response == nil {
+			t.Errorf("%s may do %+v, and the proof runs with %+v", user.Username, got, p)
+		}
+	}
+	if len(options.Users) != len(permissions)+1 {
+		t.Errorf("%d users, want the roles and the operator", len(options.Users))
 	}
 }
 

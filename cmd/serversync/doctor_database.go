@@ -120,7 +120,7 @@ func (p *patient) examinePrivileges(ctx context.Context) (f finding, granted boo
 	for _, l := range lacks {
 		what, statements = append(what, l.What), append(statements, l.Statement)
 	}
-	return ill("privileges", "not granted: "+strings.Join(what, "; "), "as the tables' owner: "+strings.Join(statements, " ")), false
+	return ill("privileges", "not granted: "+strings.Join(what, "; "), "as the tables' owner: "+strings.Join(statements, " ")+" -- deploy/grants.sql has all, with reasons"), false
 }
 
 // examineSchema looks what migrations there are to do.
@@ -138,7 +138,7 @@ func (p *patient) examineSchema(ctx context.Context, granted bool) (f finding, w
 		return fine("schema", "up to date"), true
 	}
 	return ill("schema", "missing: "+strings.Join(append(append(report.Migrations, report.Columns...), report.Indexes...), ", "),
-		"run serversync migrate, or start serve, as a role that owns SkyPANEL's tables"), false
+		"run serversync migrate as a role that owns the schema serversync and may act as the owner of SkyPANEL's tables (deploy/grants.sql), or paste what serversync migrate --dry-run prints"), false
 }
 
 // examineSweeps says when all servers were last compared with VirtFusion, and

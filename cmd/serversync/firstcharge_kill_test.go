@@ -52,7 +52,7 @@ func TestKilledWhileItTakesCredit(t *testing.T) {
 	t.Cleanup(web.Close)
 	t.Cleanup(func() { w.panel.SetAPIFaults() })
 
-	p := &killed{till: w, binary: binary, dir: t.TempDir(), dsn: dsn, api: web.URL}
+	p := &killed{till: w, binary: binary, dir: t.TempDir(), dsn: dbtest.As(t, dsn, dbtest.ServiceRole), api: web.URL}
 	for round, f := range []virtfusionsim.APIFault{
 		{Kind: virtfusionsim.FaultHanging}, // it is killed, and nothing was done
 		{Kind: virtfusionsim.FaultDoneThenHanging},

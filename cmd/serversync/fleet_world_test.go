@@ -31,7 +31,8 @@ import (
 type fleetWorld struct {
 	testing.TB
 
-	db         *bun.DB
+	db         *bun.DB // the test's own hands
+	service    *bun.DB // what is under test has: the role of deploy/grants.sql
 	world      skypanelsim.World
 	panel      *virtfusionsim.Panel
 	stream     *eventstest.System
@@ -63,7 +64,8 @@ func newFleetWorld(t testing.TB, o fleetOptions) *fleetWorld {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &fleetWorld{TB: t, db: dbtest.New(t), world: modelCompany(), stream: eventstest.New(t), requests: new(requestLog)}
+	w := &fleetWorld{TB: t, world: modelCompany(), stream: eventstest.New(t), requests: new(requestLog)}
+	w.db, w.service = dbtest.NewForService(t)
 	w.micros.Store(modelStart.UnixMicro())
 	if err := skypanelsim.Seed(t.Context(), w.db, w.world); err != nil {
 		t.Fatal(err)
@@ -91,7 +93,7 @@ func newFleetWorld(t testing.TB, o fleetOptions) *fleetWorld {
 	}
 	policy := reconciler.Policy{InitialCharge: cmp.Or(o.charge, reconciler.ChargeRecord), SettleDelay: modelSettleDelay, ObserveOnly: o.observeOnly}
 	w.reconciler = reconciler.New(reconciler.Config{
-		DB: w.db, Consumer: w.stream.Consumer, Policy: policy, Now: w.clock, Log: zerolog.Nop(), Metrics: prometheus.NewRegistry(),
+		DB: w.service, Consumer: w.stream.Consumer, Policy: policy, Now: w.clock, Log: zerolog.Nop(), Metrics: prometheus.NewRegistry(),
 		MaxChanges: maxChanges.Limit,
 	})
 	w.runs = w.newRuns(maxChanges, o)
@@ -120,7 +122,7 @@ func (w *fleetWorld) config(client func(context.Context) (*virtfusion.Client, er
 		w.Fatal(err)
 	}
 	return ingest.RunsConfig{
-		DB: w.db, Client: client, Publisher: w.stream.Publisher, Books: w.reconciler, Interval: time.Hour, MaxChanges: unlimited,
+		DB: w.service, Client: client, Publisher: w.stream.Publisher, Books: w.reconciler, Interval: time.Hour, MaxChanges: unlimited,
 		Now: w.clock, Log: zerolog.Nop(), Metrics: prometheus.NewRegistry(),
 	}
 }

@@ -76,7 +76,7 @@ func root(stdout, stderr io.Writer) *cli.Command {
 		ErrWriter: stderr,
 		Commands: []*cli.Command{
 			serveCommand(), demoCommand(), simulateCommand(), sweepCommand(), replayCommand(), statusCommand(), explainCommand(), cleanupCommand(),
-			migrateCommand(), doctorCommand(), auditCommand(),
+			migrateCommand(), doctorCommand(), auditCommand(), readyCommand(),
 			{
 				Name:  "version",
 				Usage: "print the version",

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/urfave/cli/v3"
@@ -24,7 +25,7 @@ func migrateCommand() *cli.Command {
 		Description: "Makes or updates the schema serversync, and adds the columns and indexes that SkyPANEL's tables lack.\n" +
 			"Nothing of SkyPANEL's is changed or dropped. serve does the same at its start.",
 		Flags: append(flags(all), &cli.BoolFlag{
-			Name: "dry-run", Usage: "say what would be done, and do nothing", Sources: cli.EnvVars("MIGRATE_DRY_RUN"),
+			Name: "dry-run", Usage: "print the SQL that would be run, and do nothing", Sources: cli.EnvVars("MIGRATE_DRY_RUN"),
 		}),
 		Action: func(ctx context.Context, cmd *cli.Command) error {
 			c, err := readConfig(cmd, all)
@@ -59,23 +60,47 @@ func migrate(ctx context.Context, dsn string, dryRun bool, out io.Writer) error 
 	if err != nil {
 		return err
 	}
-	done, verb := "done", "applied"
+	tellMigration(out, &report, dryRun)
+	return nil
+}
+
+// tellMigration prints what was done, or what would be: then as SQL that can be
+// run, with all else as its comments.
+func tellMigration(out io.Writer, report *db.MigrateReport, dryRun bool) {
+	done, verb, mark := "done", "applied", ""
 	if dryRun {
-		done, verb = "nothing was done", "would be applied"
+		done, verb, mark = "nothing was done", "would be applied", "-- "
+	}
+	if len(report.Newer) > 0 {
+		printf(out, "%sThe schema is newer than this program, which can work with it: it has the migrations %s.\n", mark, strings.Join(report.Newer, ", "))
 	}
 	if report.Empty() {
-		printf(out, "The database is up to date.\n")
-		return nil
+		printf(out, "%sThe database is up to date.\n", mark)
+		return
 	}
 	for _, m := range report.Migrations {
-		printf(out, "migration  %s %s\n", m, verb)
+		printf(out, "%smigration  %s %s\n", mark, m, verb)
 	}
 	for _, c := range report.Columns {
-		printf(out, "column     %s %s\n", c, verb)
+		printf(out, "%scolumn     %s %s\n", mark, c, verb)
 	}
 	for _, i := range report.Indexes {
-		printf(out, "index      %s %s\n", i, verb)
+		printf(out, "%sindex      %s %s\n", mark, i, verb)
 	}
-	printf(out, "%d changes: %s.\n", len(report.Migrations)+len(report.Columns)+len(report.Indexes), done)
-	return nil
+	if dryRun {
+		tellSQL(out, "In the schema serversync, as its owner:", report.SchemaSQL)
+		tellSQL(out, "In SkyPANEL's tables, as their owner, not within a transaction:", report.GuestSQL)
+	}
+	printf(out, "%s%d changes: %s.\n", mark, len(report.Migrations)+len(report.Columns)+len(report.Indexes), done)
+}
+
+func tellSQL(out io.Writer, title string, statements []string) {
+	if len(statements) == 0 {
+		return
+	}
+	printf(out, "\n-- %s\n", title)
+	for _, statement := range statements {
+		printf(out, "%s\n", statement)
+	}
+	printf(out, "\n")
 }

@@ -95,7 +95,8 @@ func modelCompany() skypanelsim.World {
 // modelBed is what all histories of a test share: a database, and the webhook
 // endpoint.
 type modelBed struct {
-	db      *bun.DB
+	db      *bun.DB // the test's own hands, and SkyPANEL's
+	service *bun.DB // as the role of deploy/grants.sql
 	dead    *events.DeadLetters
 	handler http.Handler
 	tables  []string
@@ -112,7 +113,8 @@ func (b *modelBed) Publish(ctx context.Context, e *events.Event) (events.Ack, er
 
 func newModelBed(t *testing.T) *modelBed {
 	t.Helper()
-	b := &modelBed{db: dbtest.New(t), dead: events.NewDeadLetters(eventstest.New(t).JetStream)}
+	b := &modelBed{dead: events.NewDeadLetters(eventstest.New(t).JetStream)}
+	b.db, b.service = dbtest.NewForService(t)
 	server, err := httpserver.New(httpserver.Config{Roles: []string{"ingest"}, Log: zerolog.Nop()})
 	if err != nil {
 		t.Fatal(err)
@@ -246,7 +248,7 @@ func (m *model) connect() {
 func (m *model) newWorker() *modelWorker {
 	feed := new(modelConsumer)
 	return &modelWorker{feed: feed, Reconciler: reconciler.New(reconciler.Config{
-		DB: m.db, Consumer: feed, DeadLetters: m.bed.dead, Policy: m.policy, Now: m.clock, Log: zerolog.Nop(),
+		DB: m.bed.service, Consumer: feed, DeadLetters: m.bed.dead, Policy: m.policy, Now: m.clock, Log: zerolog.Nop(),
 		Metrics: prometheus.NewRegistry(), Refetcher: m.asker,
 	})}
 }
@@ -362,7 +364,7 @@ func (m *model) review() error {
 		return err
 	}
 	for after := int64(0); ; {
-		ids, last, err := db.ServersToReview(m.ctx, m.db, after)
+		ids, last, err := db.ServersToReview(m.ctx, m.bed.service, after)
 		if err != nil || last == 0 {
 			return err
 		}

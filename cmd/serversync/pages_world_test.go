@@ -105,7 +105,7 @@ func newPagesWorld(t testing.TB, o pagesOptions) *pagesWorld {
 	natsURL := pagesBroker(t)
 	w.config = config{
 		listenAddr: "127.0.0.1:0", dataDir: filepath.Join(t.TempDir(), "data"), roles: allRoles,
-		databaseURL: dsn, natsURL: natsURL, virtfusionRPS: 1000,
+		databaseURL: dbtest.As(t, dsn, dbtest.ServiceRole), natsURL: natsURL, virtfusionRPS: 1000,
 		webhookTokens: []string{testToken}, adminToken: pagesAdminToken,
 		sessionSecret: pagesSecret, publicOrigins: o.origins, frameAncestors: o.frameAncestors,
 		policy: reconciler.Policy{

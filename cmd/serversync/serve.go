@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
@@ -324,16 +325,23 @@ func (s *service) warn() {
 }
 
 // migrate waits for the database and brings it up to date. While the database
-// is away it tries again; anything else is for a person.
+// is away it tries again, and while its schema is older than this program and our
+// role may not change it; anything else is for a person.
 func (s *service) migrate(ctx context.Context) error {
 	create := s.config.databaseURL == "" || s.config.demo
 	err := retry(ctx, s.log, "the database", "webhooks are kept, and nothing gets into the books", func() error {
 		report, err := db.Migrate(ctx, s.stores.db, db.MigrateOptions{CreateSkyPANEL: create})
 		if err != nil {
+			if s.older(ctx, err) {
+				return fmt.Errorf("its schema is older than this version, and our role may not change it: as its owner, run `serversync migrate` (deploy/grants.sql says who that is): %w", err)
+			}
 			if db.Classify(err) != db.FaultPassing {
 				return backoff.Permanent(err)
 			}
 			return err
+		}
+		if len(report.Newer) > 0 {
+			s.log.Info().Strs("migrations", report.Newer).Msg("the schema is newer than this version, which goes on with it: an upgrade is under way, or this process was forgotten")
 		}
 		if !report.Empty() {
 			s.log.Info().Strs("migrations", report.Migrations).Strs("columns", report.Columns).Strs("indexes", report.Indexes).
@@ -348,6 +356,17 @@ func (s *service) migrate(ctx context.Context) error {
 		close(s.migrated)
 	}
 	return nil
+}
+
+// older reports that a refusal is that of a role which serves and does not
+// migrate: it can see what is missing, and somebody else is to do it.
+func (s *service) older(ctx context.Context, err error) bool {
+	refused, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok || refused.Code != "42501" { // insufficient_privilege
+		return false
+	}
+	report, err := db.Migrate(ctx, s.stores.db, db.MigrateOptions{DryRun: true})
+	return err == nil && !report.Empty()
 }
 
 // migratedThen does something once the database is ready.

@@ -23,6 +23,7 @@ package dbtest
 import (
 	"context"
 	"fmt"
+	"net/url"
 	"testing"
 	"time"
 
@@ -68,6 +69,33 @@ func NewDSN(t testing.TB) string {
 		t.Fatalf("make the template database: %v", err)
 	}
 	return server.DSN(createDatabase(t, migratedTemplate))
+}
+
+// The roles of deploy/grants.sql, which every migrated database knows.
+const (
+	ServiceRole = "serversync"         // serves
+	MigrateRole = "serversync_migrate" // owns the schema serversync
+)
+
+// As is a connection string as another role.
+func As(t testing.TB, dsn, role string) string {
+	t.Helper()
+	u, err := url.Parse(dsn)
+	if err != nil {
+		t.Fatalf("read the connection string of a test database: %v", err)
+	}
+	u.User = url.User(role)
+	return u.String()
+}
+
+// NewForService is New, opened twice: for the hands of the test, which may do
+// everything, and as the role that the service has in SkyPANEL's database. What
+// is under test gets the second one, so that it cannot come to need more than
+// deploy/grants.sql says.
+func NewForService(t testing.TB) (all, service *bun.DB) {
+	t.Helper()
+	dsn := NewDSN(t)
+	return open(t, dsn), open(t, As(t, dsn, ServiceRole))
 }
 
 // NewEmpty returns a database without any tables for t alone, to try

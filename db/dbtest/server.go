@@ -5,6 +5,8 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -13,6 +15,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	_ "github.com/jackc/pgx/v5/stdlib" // the driver "pgx"
+	"github.com/uptrace/bun"
 
 	"serversync/db"
 	"serversync/db/pgserver"
@@ -49,7 +52,7 @@ func (e *environment) start() (*pgserver.Server, error) {
 		e.server, e.startErr = pgserver.Start(ctx, pgserver.Config{
 			Durability: pgserver.Fast,
 			Settings: map[string]string{
-				"max_connections": strconv.Itoa(max(60, 20+maxConns*runtime.GOMAXPROCS(0))),
+				"max_connections": strconv.Itoa(max(60, 20+2*maxConns*runtime.GOMAXPROCS(0))),
 			},
 		})
 		if e.startErr != nil {
@@ -89,10 +92,47 @@ func (e *environment) makeTemplate() error {
 		return err
 	}
 	_, err = db.Migrate(ctx, database, db.MigrateOptions{CreateSkyPANEL: true})
+	if err == nil {
+		err = grant(ctx, database)
+	}
 	if err := errors.Join(err, database.Close()); err != nil {
 		return err
 	}
 	return e.exec(ctx, "ALTER DATABASE "+quote(migratedTemplate)+" ALLOW_CONNECTIONS false")
+}
+
+// grant makes the service's roles, and lets them do what they may.
+func grant(ctx context.Context, database *bun.DB) error {
+	statements, err := Grants()
+	if err != nil {
+		return err
+	}
+	if _, err := database.ExecContext(ctx, statements); err != nil {
+		return fmt.Errorf("run deploy/grants.sql: %w", err)
+	}
+	return nil
+}
+
+// Grants is deploy/grants.sql of this module, in which the test runs.
+func Grants() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			break
+		}
+		if dir == filepath.Dir(dir) {
+			return "", errors.New("find deploy/grants.sql: the working directory is in no Go module")
+		}
+		dir = filepath.Dir(dir)
+	}
+	statements, err := os.ReadFile(filepath.Join(dir, "deploy", "grants.sql")) //nolint:gosec // G304: the module's own file
+	if err != nil {
+		return "", fmt.Errorf("read the grants: %w", err)
+	}
+	return string(statements), nil
 }
 
 // copyDatabase makes a database. Copying files is faster than writing the copy
