@@ -65,6 +65,7 @@ var routes = map[string]access{
 	"GET /api/admin/reports/monthly.csv":            ofAdmin,
 	"GET /api/admin/coverage":                       ofAdmin,
 	"GET /api/admin/coverage.csv":                   ofAdmin,
+	"GET /api/admin/notices":                        ofAdmin,
 	"POST /api/admin/proofs":                        ofAdmin,
 	"GET /api/admin/proofs":                         ofAdmin,
 	"GET /api/admin/proofs/:id":                     ofAdmin,
