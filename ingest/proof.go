@@ -349,7 +349,7 @@ func (w *proof) askFor(ctx context.Context, ids []int64) ([]events.Event, error)
 }
 
 // differing returns those observations with which the inventory does not agree.
-// Servers whose changes wait for approval are a person's, and left out.
+// Changes that wait for approval are a person's, and left out; an end never waits.
 func (w *proof) differing(ctx context.Context, shown []events.Event) ([]events.Event, error) {
 	var left []events.Event
 	for some := range slices.Chunk(shown, unseenAtOnce) {
@@ -375,7 +375,7 @@ func (w *proof) differing(ctx context.Context, shown []events.Event) ([]events.E
 		for i := range some {
 			of, is := known[ids[i]]
 			gone := some[i].Kind == events.KindDestroyed && is && of.Status != "gone"
-			if (gone || drifted[ids[i]]) && of.AwaitingRun == "" {
+			if gone || drifted[ids[i]] && of.AwaitingRun == "" {
 				left = append(left, some[i])
 			}
 		}

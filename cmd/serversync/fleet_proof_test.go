@@ -320,17 +320,41 @@ func TestProofsComeByTheClock(t *testing.T) {
 	w.want("clock", `SELECT requested_by FROM serversync.proofs ORDER BY started_at DESC LIMIT 1`)
 }
 
-// TestAProofOfWhatWaitsForApproval: those servers are neither in step nor a fault.
+// TestAProofOfWhatWaitsForApproval: those servers are neither in step nor a fault,
+// and are not told of again, whatever they differ in, but for an end.
 func TestAProofOfWhatWaitsForApproval(t *testing.T) {
 	t.Parallel()
 	w := newFleetWorld(t, fleetOptions{interval: 15 * time.Minute, maxChanges: "12"})
 	w.create(5, accountBeatriz, packageSmall)
 	first := w.sweep()
 	w.wantState(&first, db.RunSucceeded)
-	w.create(20, accountChen, packageSmall)
-	p := w.prove(w.runs)
-	w.wantProof(&p, db.ProofComplete, 5, 0, 0, 0)
-	if p.Awaiting != 20 || p.Total != 25 {
-		t.Errorf("%d of %d wait for approval", p.Awaiting, p.Total)
+	held := w.create(20, accountChen, packageSmall)
+	asked, sequence := 0, uint64(0)
+	c := w.config(func(context.Context) (*virtfusion.Client, error) {
+		if asked++; asked == 2 { // the sweep is over
+			w.pass(time.Second)
+			if _, err := w.panel.Move(held[0], accountBeatriz); err != nil {
+				t.Error(err)
+			}
+			if err := w.panel.DestroySilently(held[1]); err != nil {
+				t.Error(err)
+			}
+			sequence = w.streamLength()
+		}
+		return w.client, nil
+	})
+	var err error
+	if c.MaxChanges, err = ingest.ParseMaxChanges("12"); err != nil {
+		t.Fatal(err)
+	}
+	p := w.prove(ingest.NewRuns(c))
+	if p.State != db.ProofComplete || p.Agree != 5 || p.Awaiting != 19 || p.Total != 24 || p.Mended != 1 {
+		t.Errorf("%s: %d of %d agree, %d wait for approval, %d mended; %+v", p.State, p.Agree, p.Total, p.Awaiting, p.Mended, p.Details)
+	}
+	if got := w.streamLength(); got != sequence+1 {
+		t.Errorf("it published %d events, want one", got-sequence)
+	}
+	if len(p.Details) > 0 {
+		t.Errorf("%+v", p.Details)
 	}
 }
