@@ -330,7 +330,7 @@ func TestAProofOfWhatWaitsForApproval(t *testing.T) {
 	w.wantState(&first, db.RunSucceeded)
 	held := w.create(20, accountChen, packageSmall)
 	asked, sequence := 0, uint64(0)
-	c := w.config(func(context.Context) (*virtfusion.Client, error) {
+	c := w.config(func(ctx context.Context) (*virtfusion.Client, error) {
 		if asked++; asked == 2 { // the sweep is over
 			w.pass(time.Second)
 			if _, err := w.panel.Move(held[0], accountBeatriz); err != nil {
@@ -339,7 +339,9 @@ func TestAProofOfWhatWaitsForApproval(t *testing.T) {
 			if err := w.panel.DestroySilently(held[1]); err != nil {
 				t.Error(err)
 			}
-			sequence = w.streamLength()
+			last, _, err := events.Applied(ctx, w.stream.JetStream)
+			sequence = last
+			return w.client, err
 		}
 		return w.client, nil
 	})
