@@ -172,6 +172,10 @@ func (a *API) Register(e *echo.Echo) {
 	admin.GET("/reports/monthly.csv", a.monthlyCSV)
 	admin.GET("/coverage", a.listCoverage)
 	admin.GET("/coverage.csv", a.coverageCSV)
+	admin.GET("/notices", a.listNotices)
+	admin.POST("/proofs", a.startProof)
+	admin.GET("/proofs", a.listProofs)
+	admin.GET("/proofs/:id", a.showProof)
 	for name, read := range chartsByName {
 		admin.GET("/charts/"+name+".svg", a.drawChart(read))
 	}

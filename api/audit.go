@@ -200,7 +200,7 @@ func (a *API) logNews(news []db.AuditFinding) {
 		f := &news[i]
 		line := a.log.Warn()
 		switch {
-		case f.Rule == db.AuditCoverageGap:
+		case f.Rule == db.AuditCoverageGap || f.Rule == db.AuditProofMismatch:
 			line = a.log.Error()
 		case f.Severity == db.AuditInfo:
 			line = a.log.Info()

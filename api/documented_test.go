@@ -24,6 +24,8 @@ func TestEveryDescribedAnswerIsGiven(t *testing.T) {
 	s.exec(t, `UPDATE serversync.servers SET uuid = ? WHERE virtfusion_id = 8`, serverUUID)
 	s.seedRun(t)
 	s.addRun(t, db.Run{ID: "done", State: db.RunSucceeded, StartedAt: noon().Add(-time.Hour)})
+	s.addNotices(t)
+	s.addProof(t, "proved", db.ProofComplete)
 	s.syncs.begun = func(r *db.Run) {
 		if r.UserID != nil && *r.UserID == 41 {
 			s.end(t, r.ID, db.RunSucceeded, "new")
@@ -95,6 +97,10 @@ func TestEveryDescribedAnswerIsGiven(t *testing.T) {
 		{"GET", "/api/admin/reports/monthly"},
 		{"GET", "/api/admin/reports/monthly.csv"},
 		{"GET", "/api/admin/coverage.csv"},
+		{"GET", "/api/admin/notices"},
+		{"POST", "/api/admin/proofs"},
+		{"GET", "/api/admin/proofs"},
+		{"GET", "/api/admin/proofs/proved"},
 		{"GET", "/api/admin/charts/events.svg"},
 		{"GET", "/api/admin/charts/lag.svg"},
 		{"GET", "/api/admin/charts/revenue.svg"},
@@ -143,6 +149,10 @@ func TestEveryDescribedAnswerIsGiven(t *testing.T) {
 		{"GET", "/api/admin/reports/monthly?months=x"},
 		{"GET", "/api/admin/reports/monthly.csv?months=x"},
 		{"GET", "/api/admin/coverage.csv?days=0"},
+		{"GET", "/api/admin/notices?limit=x"},
+		{"POST", "/api/admin/proofs?x=y"},
+		{"GET", "/api/admin/proofs?limit=x"},
+		{"GET", "/api/admin/proofs/x"},
 		{"GET", "/api/admin/charts/events.svg?days=x"},
 		{"GET", "/api/admin/charts/lag.svg?days=x"},
 		{"GET", "/api/admin/charts/revenue.svg?days=x"},
@@ -210,7 +220,7 @@ func TestEveryDescribedAnswerIsGiven(t *testing.T) {
 			CREATE VIEW virtfusion_cron_settings AS SELECT id, hours_per_month, 1 / (id - id) = 1 AS enabled, true AS hourly_billing_enabled FROM settings_of_cron;
 			ALTER TABLE serversync.coverage_days ALTER COLUMN written_at TYPE text USING 'never'; INSERT INTO serversync.coverage_days (day, written_at, total, external_on, external_off, native, unlinked, conflict, settling, recorded_list, recorded_effective, leaking_servers, leaking_list, leaking_effective, leaks)
 				VALUES ('2026-03-01', 'never', 0, 0, '{}', 0, 0, 0, 0, 0, 0, 0, 0, 0, '[]');
-			UPDATE serversync.history SET at = 'infinity'; UPDATE serversync.billing_rows SET created_at = 'infinity'; UPDATE serversync.charges SET created_at = 'infinity'; UPDATE serversync.lag_samples SET at = 'infinity' WHERE at = '2026-03-01T10:00Z';
+			ALTER TABLE serversync.proofs ALTER COLUMN ended_at TYPE text USING 'never'; UPDATE serversync.notices SET at = 'infinity'; UPDATE serversync.history SET at = 'infinity'; UPDATE serversync.billing_rows SET created_at = 'infinity'; UPDATE serversync.charges SET created_at = 'infinity'; UPDATE serversync.lag_samples SET at = 'infinity' WHERE at = '2026-03-01T10:00Z';
 			ALTER TABLE serversync.servers ALTER COLUMN last_seen_at TYPE text USING 'never'`,
 		`UPDATE serversync.servers SET status = 'gone' WHERE virtfusion_id = 7; UPDATE serversync.runs SET progress = '"none"' WHERE kind = 'sweep';
 			DELETE FROM serversync.runs WHERE id LIKE 'sync-of-%';

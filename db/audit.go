@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/shopspring/decimal"
@@ -192,7 +193,7 @@ func (r *auditRule) find(ctx context.Context, tx bun.Tx, q *AuditQuery, s auditS
 			return f, err
 		}
 		f.Remedy = r.remedy
-		if f.ServerID != nil {
+		if f.ServerID != nil && strings.Contains(r.remedy, "%") {
 			f.Remedy = fmt.Sprintf(r.remedy, *f.ServerID)
 		}
 		return f, json.Unmarshal(billing, &f.Rows)

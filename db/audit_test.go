@@ -223,6 +223,22 @@ func TestAudit(t *testing.T) {
 			},
 			want: "3 7 [3] 0.06", evidence: "3 charges of row 3 failed since 2026-03-10 08:15 UTC, $0.06 in all",
 		},
+		"a proof's mismatch": {
+			rule: db.AuditProofMismatch, given: []func(*testing.T, *bun.DB){do(`
+				INSERT INTO serversync.proofs (id, state, requested_by, started_at, ended_at, mismatches, details) VALUES
+					('old', 'complete', 'clock', '2026-03-01', '2026-03-01T00:05', 1, '[{"serverId": 9, "field": "name", "ours": "a", "theirs": "b"}]'),
+					('new', 'complete', 'clock', '2026-03-08', '2026-03-08T00:05', 3, '[{"serverId": 1, "userId": 7, "field": "package_id", "ours": "5", "theirs": "6"}, {"serverId": 1, "userId": 7, "field": "billing", "ours": "external, billed", "theirs": "no row"},
+						{"serverId": 4, "field": "existence", "ours": "unknown", "theirs": "exists"}, {"serverId": 0, "field": "total", "ours": "2", "theirs": "3"}]'),
+					('newer', 'incomplete', 'ada', '2026-03-09', '2026-03-09T00:05', 0, '[]'),
+					('now', 'running', 'ada', '2026-03-10', NULL, 0, '[]')`)},
+			want: "1 7 [] <nil>\n4 <nil> [] <nil>\n<nil> <nil> [] <nil>", evidence: "the full proof of 2026-03-08 00:05 UTC found: billing is external, billed here and no row in SkyPANEL; package_id is 5 here and 6 in VirtFusion",
+		},
+		"no proof for long": {
+			rule: db.AuditProofOverdue, given: []func(*testing.T, *bun.DB){do(`
+				INSERT INTO serversync.proofs (id, state, requested_by, started_at, ended_at, note) VALUES
+					('old', 'complete', 'clock', '2026-02-28', '2026-02-28T00:05', ''), ('new', 'incomplete', 'clock', '2026-03-08', '2026-03-08T00:05', 'it could not see everything')`)},
+			want: "<nil> <nil> [] <nil>", evidence: "no full proof has been complete since 2026-02-28 00:05 UTC: the last one is incomplete, it could not see everything",
+		},
 		"job off": {
 			rule: db.AuditJobOff, given: []func(*testing.T, *bun.DB){do(`INSERT INTO virtfusion_cron_settings (enabled, hours_per_month, hourly_billing_enabled) VALUES (true, 730, false)`)},
 			want: "<nil> <nil> [] 29.20", evidence: "2 rows are not billed, $29.20 a month",

@@ -7,25 +7,27 @@ import (
 // The rules, in the order in which they are reported: what makes all others
 // doubtful first, then customers who pay too much.
 const (
-	AuditCoverageGap  AuditRule = "coverage_gap"         // VirtFusion counts other servers than are known
-	AuditTwoRows      AuditRule = "two_rows_enabled"     // several rows that are on bill one server
-	AuditChargedTwice AuditRule = "period_charged_twice" // a time was charged more than once
-	AuditGone         AuditRule = "gone_server_billed"   // a row is on for a server that is gone
-	AuditWrongOwner   AuditRule = "wrong_owner_billed"   // a row bills somebody else than the server's owner
-	AuditBackBill     AuditRule = "back_bill_ahead"      // the next job charges many hours at once
-	AuditDisputed     AuditRule = "owner_disputed"       // a row bills somebody else than VirtFusion's owner, and evidence disagrees
-	AuditUnknown      AuditRule = "unknown_server"       // a row is on for a server that VirtFusion does not list
-	AuditSwitchedOff  AuditRule = "switched_off"         // SkyPANEL switched a row off whose server lives on
-	AuditSoldWithout  AuditRule = "sold_without_row"     // SkyPANEL sold a server and has no row for it
-	AuditNoStart      AuditRule = "no_start"             // a row is on that says neither when it was billed nor when it began
-	AuditNoPrice      AuditRule = "no_price"             // a row is on whose package SkyPANEL's job does not know
-	AuditNoPayer      AuditRule = "inactive_owner"       // a row is on whose customer is switched off, or missing
-	AuditChargesFail  AuditRule = "charges_failing"      // charges of a row fail again and again
-	AuditJobOff       AuditRule = "billing_job_off"      // SkyPANEL's billing job is switched off
-	AuditOdd          AuditRule = "odd_values"           // a row or a charge with which nothing can be reckoned
-	AuditCostsNothing AuditRule = "rounds_to_nothing"    // a row's price is less than half a token an hour
-	AuditPriceDrifted AuditRule = "price_drift"          // a row's price is not its package's of today
-	AuditHoursDrifted AuditRule = "hours_drift"          // a row's hours in a month are not SkyPANEL's of today
+	AuditCoverageGap   AuditRule = "coverage_gap"         // VirtFusion counts other servers than are known
+	AuditProofMismatch AuditRule = "proof_mismatch"       // a full proof found what stays different
+	AuditTwoRows       AuditRule = "two_rows_enabled"     // several rows that are on bill one server
+	AuditChargedTwice  AuditRule = "period_charged_twice" // a time was charged more than once
+	AuditGone          AuditRule = "gone_server_billed"   // a row is on for a server that is gone
+	AuditWrongOwner    AuditRule = "wrong_owner_billed"   // a row bills somebody else than the server's owner
+	AuditBackBill      AuditRule = "back_bill_ahead"      // the next job charges many hours at once
+	AuditProofOverdue  AuditRule = "proof_overdue"        // no full proof was complete for long
+	AuditDisputed      AuditRule = "owner_disputed"       // a row bills somebody else than VirtFusion's owner, and evidence disagrees
+	AuditUnknown       AuditRule = "unknown_server"       // a row is on for a server that VirtFusion does not list
+	AuditSwitchedOff   AuditRule = "switched_off"         // SkyPANEL switched a row off whose server lives on
+	AuditSoldWithout   AuditRule = "sold_without_row"     // SkyPANEL sold a server and has no row for it
+	AuditNoStart       AuditRule = "no_start"             // a row is on that says neither when it was billed nor when it began
+	AuditNoPrice       AuditRule = "no_price"             // a row is on whose package SkyPANEL's job does not know
+	AuditNoPayer       AuditRule = "inactive_owner"       // a row is on whose customer is switched off, or missing
+	AuditChargesFail   AuditRule = "charges_failing"      // charges of a row fail again and again
+	AuditJobOff        AuditRule = "billing_job_off"      // SkyPANEL's billing job is switched off
+	AuditOdd           AuditRule = "odd_values"           // a row or a charge with which nothing can be reckoned
+	AuditCostsNothing  AuditRule = "rounds_to_nothing"    // a row's price is less than half a token an hour
+	AuditPriceDrifted  AuditRule = "price_drift"          // a row's price is not its package's of today
+	AuditHoursDrifted  AuditRule = "hours_drift"          // a row's hours in a month are not SkyPANEL's of today
 )
 
 const (
@@ -39,6 +41,10 @@ const (
 	chargedLate = "12 hours"
 	// chargeThatCosts: numbers of PostgreSQL's are below its NaN.
 	chargeThatCosts = `status = 'completed' AND amount_charged > 0 AND amount_charged < 'NaN'`
+
+	// proofOverdue is how long ago the last complete proof may be: they come once a
+	// week, and are tried again for two days.
+	proofOverdue = "9 days"
 
 	// How evidence is written.
 	dollarsInWords = `'FM9999999990.00'`
@@ -65,6 +71,21 @@ var auditRules = []auditRule{
 		FROM (SELECT * FROM serversync.coverage_days WHERE sweep_run IS NOT NULL ORDER BY day DESC LIMIT 1) d
 		WHERE ` + mismatched,
 		"start a sweep with `serversync sweep`; if it stays so, compare VirtFusion's list with GET /api/admin/servers.csv and ask for what differs: POST /api/admin/servers/bulk with the action resync",
+	},
+	{
+		AuditProofMismatch, AuditCritical, `
+		-- Of the newest proof that was complete, and of newer ones that were not. The
+		-- server of a total is 0. Of more mismatches than a proof keeps the others are none.
+		SELECT nullif(server, 0), min(customer), '{}'::int[], NULL::numeric,
+			format('the full proof of %s found: %s', to_char(max(ended_at) AT TIME ZONE 'UTC', ` + momentInWords + `), string_agg(DISTINCT what, '; '))
+		FROM (
+			SELECT p.ended_at, (d->>'serverId')::bigint AS server, (d->>'userId')::bigint AS customer,
+				format('%s is %s here and %s %s', d->>'field', d->>'ours', d->>'theirs', CASE WHEN d->>'field' IN ('billing', 'billed_user') THEN 'in SkyPANEL' ELSE 'in VirtFusion' END) AS what
+			FROM serversync.proofs p CROSS JOIN jsonb_array_elements(p.details) d
+			WHERE p.mismatches > 0 AND p.state <> 'running'
+				AND NOT EXISTS (SELECT FROM serversync.proofs n WHERE n.state = 'complete' AND n.started_at > p.started_at)) AS found
+		GROUP BY server`,
+		"look at the proof in the control room or at GET /api/admin/proofs, and at the server with `serversync explain`; mend the cause, then prove again with POST /api/admin/proofs: a complete proof that finds nothing ends this",
 	},
 	{
 		AuditTwoRows, AuditCritical, `
@@ -168,6 +189,18 @@ var auditRules = []auditRule{
 		WHERE given.job_hourly AND NOT given.job_off AND b.billing_enabled AND owed > given.back_bill_hours
 			AND EXISTS (SELECT FROM public.package_pricing p WHERE p.virtfusion_package_id = b.package_id)`,
 		"if the customer did not have the server all that time, set the row's last_billed_at to now before SkyPANEL's job runs; `serversync explain %[1]d` shows since when the server is known",
+	},
+	{
+		AuditProofOverdue, AuditWarning, `
+		SELECT NULL::int, NULL::int, '{}'::int[], NULL::numeric,
+			format('no full proof has been complete since %s: %s', to_char(s.since AT TIME ZONE 'UTC', ` + momentInWords + `),
+				coalesce((SELECT 'the last one is ' || p.state || ', ' || p.note FROM serversync.proofs p ORDER BY p.started_at DESC LIMIT 1), 'there was none'))
+		FROM given, (
+			SELECT coalesce(
+				(SELECT max(ended_at) FROM serversync.proofs WHERE state = 'complete'),
+				(SELECT min(started_at) FROM serversync.runs WHERE kind = 'sweep' AND NOT dry_run)) AS since) s
+		WHERE s.since < given.now AT TIME ZONE 'UTC' - interval '` + proofOverdue + `'`,
+		"start one with POST /api/admin/proofs, or in the control room, and see what its problems say; proofs come once a week by themselves where SWEEP_INTERVAL is not 0 and a process has the role sweep",
 	},
 	{
 		AuditDisputed, AuditWarning, `

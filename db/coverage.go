@@ -102,9 +102,7 @@ func CountAtLastSweep(ctx context.Context, idb bun.IDB) (SweepCount, error) {
 			SELECT *, (progress->>'since')::timestamptz - interval '`+countSlack+`' AS begun, ended_at + interval '`+countSlack+`' AS over
 			FROM serversync.runs WHERE `+completeSweep+` ORDER BY ended_at DESC, id LIMIT 1) r
 		CROSS JOIN LATERAL (
-			SELECT count(*) FILTER (WHERE s.first_seen_at <= r.over AND coalesce(s.created_at, s.first_seen_at) < r.begun
-					AND (s.status <> 'gone' OR s.gone_at > r.over)) AS least,
-				count(*) FILTER (WHERE coalesce(s.created_at <= r.over, true) AND (s.status <> 'gone' OR coalesce(s.gone_at >= r.begun, true))) AS most
+			SELECT `+knownWithin+`
 			FROM serversync.servers s) k`)
 	if err != nil {
 		return SweepCount{}, fmt.Errorf("compare the inventory with VirtFusion's count: %w", err)

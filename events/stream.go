@@ -222,3 +222,22 @@ func QueueDepth(ctx context.Context, js jetstream.JetStream) (int64, error) {
 	info := consumer.CachedInfo()
 	return int64(info.NumPending) + int64(info.NumAckPending), nil //nolint:gosec // G115: a stream holds less than 2^63 events
 }
+
+// Applied is the sequence of the newest message on the stream, and the one up to
+// which the reconciler has acknowledged all.
+func Applied(ctx context.Context, js jetstream.JetStream) (last, acknowledged uint64, err error) {
+	stream, err := js.Stream(ctx, StreamName) // first: what is stored meanwhile is newer
+	if err != nil {
+		return 0, 0, fmt.Errorf("look how far the reconciler is: %w", explain(err))
+	}
+	last = stream.CachedInfo().State.LastSeq
+	consumer, err := js.Consumer(ctx, StreamName, ConsumerName)
+	if err != nil {
+		return 0, 0, fmt.Errorf("look how far the reconciler is: %w", explain(err))
+	}
+	info := consumer.CachedInfo()
+	if info.NumPending == 0 && info.NumAckPending == 0 {
+		return last, last, nil
+	}
+	return last, info.AckFloor.Stream, nil
+}

@@ -79,6 +79,9 @@ type RunsConfig struct {
 	Room func() error
 	// Live is told how far a run has come, for those who watch; nil: nobody is.
 	Live announcer
+	// Stream tells the sequence of the newest event on the stream, and up to which
+	// the reconciler has acknowledged all; nil: a proof waits for nothing.
+	Stream func(ctx context.Context) (last, acknowledged uint64, err error)
 	// Budget tells how much of the API budget was used; nil: not told.
 	Budget  func() virtfusion.BudgetStats
 	Now     func() time.Time
@@ -99,6 +102,8 @@ type Runs struct {
 	metrics *runMetrics
 	syncs   chan *db.Run
 	stopped chan struct{} // closed when no sync is begun any more
+	// proofLooked is when whoever leads last saw whether a proof is due.
+	proofLooked time.Time
 
 	// For tests.
 	pollInterval time.Duration

@@ -49,6 +49,12 @@ type scan struct {
 	lastPage int64
 	barren   int
 	fresh    bool // the page read last showed a server that had not been seen
+	// full: every page is read in the full form; else as [job.inFull] says.
+	full bool
+	// compared takes the rows of a page, by their ids, and what a comparison wants of
+	// them, in the order of the ids; saved is called after each page.
+	compared func(ctx context.Context, n int64, page virtfusion.Page, full bool, rows map[int64]*virtfusion.Server, listed []db.Listed) error
+	saved    func(ctx context.Context) error
 }
 
 // list reads all pages and stages what differs from the inventory. It goes on
@@ -105,15 +111,21 @@ func (j *job) remember(ctx context.Context) error {
 	return nil
 }
 
-// listAll reads all pages until they showed as many servers as there are.
+// listAll reads all pages and stages what differs on them.
 func (j *job) listAll(ctx context.Context) error {
-	p := &j.run.Progress
 	conn, release, err := db.Unhurried(ctx, j.DB)
 	if err != nil {
 		return err
 	}
 	defer release()
-	s := &scan{job: j, conn: conn, total: p.Total}
+	s := &scan{job: j, conn: conn, total: j.run.Progress.Total, saved: j.saveNowAndThen}
+	s.compared = s.stageDrift
+	return s.all(ctx)
+}
+
+// all reads the pages until they showed as many servers as there are.
+func (s *scan) all(ctx context.Context) error {
+	p := &s.run.Progress
 	for round := 1; ; round++ {
 		whole, err := s.pages(ctx)
 		if err != nil || !whole {
@@ -139,7 +151,7 @@ func (s *scan) pages(ctx context.Context) (bool, error) {
 	p := &s.run.Progress
 	failures := 0
 	for n := p.Page + 1; ; n++ {
-		page, err := s.read(ctx, n, s.inFull(n))
+		page, err := s.read(ctx, n, s.full || s.inFull(n))
 		fresh := s.fresh
 		if err == nil {
 			failures = 0
@@ -157,7 +169,7 @@ func (s *scan) pages(ctx context.Context) (bool, error) {
 			continue // one page that cannot be read does not hide the others
 		}
 		p.Page, p.Pages, p.Total, p.Listed = n, max(page.LastPage, n), s.total, int64(len(s.seen))
-		if err := s.saveNowAndThen(ctx); err != nil {
+		if err := s.saved(ctx); err != nil {
 			return false, err
 		}
 		if stop := s.endlessness(n, page, fresh); stop != nil {
@@ -210,7 +222,7 @@ func (j *job) inFull(page int64) bool {
 	return page%slots == j.run.Progress.Slot%slots
 }
 
-// read reads one page and stages what differs on it.
+// read reads one page and compares it.
 func (s *scan) read(ctx context.Context, n int64, full bool) (page virtfusion.Page, err error) {
 	ctx, span := s.span(ctx, "list page", attribute.Int64("serversync.page", n), attribute.Bool("serversync.full", full))
 	defer func() { endSpan(span, err) }()
@@ -264,7 +276,7 @@ func (s *scan) steady(ctx context.Context, n int64, page virtfusion.Page) (virtf
 	s.log.Debug().Int64("page", n).Int64("total", page.Total).Int64("before", before).Msg("VirtFusion's list shifted while it was read: reading again")
 	for range steadyTries {
 		s.run.Progress.Rescans++
-		previous, err := s.read(ctx, n-1, false)
+		previous, err := s.read(ctx, n-1, s.full)
 		if err != nil {
 			return page, err
 		}
@@ -272,7 +284,7 @@ func (s *scan) steady(ctx context.Context, n int64, page virtfusion.Page) (virtf
 			return page, nil
 		}
 		s.run.Progress.Rescans++
-		if page, err = s.read(ctx, n, false); err != nil {
+		if page, err = s.read(ctx, n, s.full); err != nil {
 			return page, err
 		}
 		if s.total = page.Total; page.Total == previous.Total {
@@ -299,8 +311,7 @@ func (s *scan) endlessness(n int64, page virtfusion.Page, fresh bool) *db.Proble
 	return nil
 }
 
-// compare stages the servers of a page that differ from the inventory, and
-// notes that all of them were seen.
+// compare takes what a page says of each server once.
 func (s *scan) compare(ctx context.Context, n int64, page virtfusion.Page, full bool) error {
 	rows := make(map[int64]*virtfusion.Server, len(page.Servers))
 	listed := make([]db.Listed, 0, len(page.Servers))
@@ -324,6 +335,12 @@ func (s *scan) compare(ctx context.Context, n int64, page virtfusion.Page, full 
 	}
 	// In the order in which the reconciler locks them.
 	slices.SortFunc(listed, func(a, b db.Listed) int { return cmp.Compare(a.ID, b.ID) })
+	return s.compared(ctx, n, page, full, rows, listed)
+}
+
+// stageDrift stages the servers of a page that differ from the inventory, and
+// notes that all of them were seen.
+func (s *scan) stageDrift(ctx context.Context, n int64, page virtfusion.Page, full bool, rows map[int64]*virtfusion.Server, listed []db.Listed) error {
 	drift, err := db.SeeListed(ctx, s.conn, listed, s.Now())
 	if err != nil {
 		return databaseError{err}

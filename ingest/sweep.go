@@ -114,8 +114,8 @@ func (r *Runs) workAsLeader(ctx context.Context) error {
 	}
 }
 
-// Due starts a sweep when it is time, and works on every run that is open. It
-// is for whoever leads.
+// Due starts a sweep or a proof when it is time, and works on every run, and the
+// proof, that is open. It is for whoever leads.
 func (r *Runs) Due(ctx context.Context) error {
 	if r.Room != nil {
 		if err := r.Room(); err != nil {
@@ -132,6 +132,10 @@ func (r *Runs) Due(ctx context.Context) error {
 	if err := r.clock(ctx); err != nil {
 		return err
 	}
+	proof, err := r.proofDue(ctx)
+	if err != nil {
+		return err
+	}
 	open, err := db.OpenRuns(ctx, r.DB)
 	if err != nil {
 		return err
@@ -141,7 +145,10 @@ func (r *Runs) Due(ctx context.Context) error {
 			return err
 		}
 	}
-	return nil
+	if proof == nil {
+		return nil
+	}
+	return r.prove(ctx, proof)
 }
 
 // clock starts a sweep when the last one is older than the interval.

@@ -19,6 +19,7 @@ import (
 	"serversync/db"
 	"serversync/db/dbtest"
 	"serversync/db/skypanelsim"
+	"serversync/events"
 	"serversync/events/eventstest"
 	"serversync/ingest"
 	"serversync/reconciler"
@@ -123,6 +124,9 @@ func (w *fleetWorld) config(client func(context.Context) (*virtfusion.Client, er
 	}
 	return ingest.RunsConfig{
 		DB: w.service, Client: client, Publisher: w.stream.Publisher, Books: w.reconciler, Interval: time.Hour, MaxChanges: unlimited,
+		Stream: func(ctx context.Context) (last, acknowledged uint64, err error) {
+			return events.Applied(ctx, w.stream.JetStream)
+		},
 		Now: w.clock, Log: zerolog.Nop(), Metrics: prometheus.NewRegistry(),
 	}
 }

@@ -60,6 +60,7 @@ func TestScreens(t *testing.T) {
 		{"dead-letters", "dead-letters", "refused it"},
 		{"server", fmt.Sprintf("servers/%d", render.ID), "render-1"},
 		{"user", fmt.Sprintf("users/%d", customerUser), "Replay"},
+		{"proofs", "proofs", "Full proofs"},
 	} {
 		admin.open("/admin#/" + view.path)
 		admin.waitText("#view", view.says)

@@ -168,6 +168,11 @@ func (s *service) setUpAPI() error {
 // queue is how many events the reconciler has not acknowledged yet.
 func (s *service) queue(ctx context.Context) (int64, error) { return events.QueueDepth(ctx, s.js) }
 
+// applied tells how far the reconciler is on the stream.
+func (s *service) applied(ctx context.Context) (last, acknowledged uint64, err error) {
+	return events.Applied(ctx, s.js)
+}
+
 // behind is how long the oldest of them has waited.
 func (s *service) behind(ctx context.Context) (time.Duration, error) {
 	return events.QueueAge(ctx, s.js, time.Now())
@@ -446,7 +451,7 @@ func (s *service) runs(ctx context.Context, g *errgroup.Group, r *reconciler.Rec
 	runs := ingest.NewRuns(ingest.RunsConfig{
 		DB: s.stores.db, Client: s.virtfusion, Publisher: s.publisher, Past: events.NewReplayer(s.js, s.publisher), Books: r,
 		Interval: s.config.sweepInterval, MaxChanges: s.config.maxChanges, ObserveOnly: s.config.policy.ObserveOnly,
-		Live: s.announcer, Room: s.stores.space.ForBooks, Budget: s.panel.budget.Stats, Now: time.Now, Log: s.log, Metrics: s.registry, Tracer: s.tracing.tracer(),
+		Live: s.announcer, Room: s.stores.space.ForBooks, Budget: s.panel.budget.Stats, Stream: s.applied, Now: time.Now, Log: s.log, Metrics: s.registry, Tracer: s.tracing.tracer(),
 	})
 	if s.config.has(roleAPI) {
 		g.Go(func() error { return runs.RunSyncs(ctx) })

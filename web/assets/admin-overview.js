@@ -19,7 +19,8 @@ function partsOf(c, leaks) {
 	].filter(([, , n]) => n > 0);
 }
 
-function coverage({ coverage: c, awaitingApproval, revenue }) {
+/** coverage shows an overview's servers by how they are billed: the parts add up. */
+export function coverage({ coverage: c, awaitingApproval, revenue }) {
 	if (c.total === 0) return h('p', { class: 'soft' }, 'No server is known yet. A sweep asks VirtFusion for all of them.');
 	const parts = partsOf(c, revenue.leakingMonthly);
 	const bar = h('div', { class: 'coverage', 'aria-hidden': 'true' }); // the table says the same, and has the same links

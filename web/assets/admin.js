@@ -15,6 +15,22 @@ import { watchdog } from './admin-watchdog.js';
 
 const byId = (id) => document.getElementById(id);
 
+/** lazily is a view whose module is read when somebody goes there: most never do. */
+const lazily = (read, name) => async (page) => {
+	let module;
+	try {
+		module = await read();
+	} catch (error) {
+		console.error(error);
+		if (!page.signal.aborted) page.root.append(h('p', { class: 'notice bad', role: 'alert' }, 'This part of the page could not be loaded. Reload the page.'));
+		return;
+	}
+	if (page.signal.aborted) return;
+	module[name](page);
+	told(page);
+};
+const proving = () => import('./admin-proofs.js');
+
 /** The views: a path, its title, and what shows it. Groups of the path are its parameters. */
 const views = [
 	[/^$/, 'Overview', overview],
@@ -25,6 +41,10 @@ const views = [
 	[/^runs$/, 'Runs', runs],
 	[/^runs\/([\w-]+)$/, 'Run', run],
 	[/^dead-letters$/, 'Dead letters', letters],
+	[/^proofs$/, 'Proofs and coverage', lazily(proving, 'proofs')],
+	[/^proofs\/([\w-]+)$/, 'Proof', lazily(proving, 'proof')],
+	[/^charges$/, 'First charges', lazily(() => import('./admin-charges.js'), 'charges')],
+	[/^notices$/, 'Notices', lazily(() => import('./admin-notices.js'), 'notices')],
 	[/^users\/(\d+)$/, 'User', user],
 ];
 
@@ -69,9 +89,14 @@ function navigate() {
 	}
 	if (found) found[2](page);
 	else root.append(h('p', {}, 'There is nothing at this address. ', h('a', { href: '#/' }, 'Go to the overview'), '.'));
-	if (standing) page.stands?.(standing);
-	else if (failed) page.fails?.(failed);
+	told(page);
 	return heading;
+}
+
+/** told: a view hears how everything stands, if that is known. */
+function told(view) {
+	if (standing) view.stands?.(standing);
+	else if (failed) view.fails?.(failed);
 }
 
 // --- how everything stands ---
