@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/shopspring/decimal"
 	"github.com/uptrace/bun"
 
 	"serversync/db"
@@ -203,11 +204,11 @@ type summary struct {
 	// approved: a person has seen it; others counts what would be otherwise now.
 	approved  bool
 	others    int64
-	customers map[int64]struct{}
+	customers db.CustomerEffects
 }
 
 func newSummary() *summary {
-	return &summary{RunPreview: db.RunPreview{Off: make(map[string]int64)}, customers: make(map[int64]struct{})}
+	return &summary{RunPreview: db.RunPreview{Off: make(map[string]int64)}, customers: make(db.CustomerEffects)}
 }
 
 func (s *summary) add(e *db.RunEffect) {
@@ -228,9 +229,7 @@ func (s *summary) add(e *db.RunEffect) {
 		s.None++
 		return
 	}
-	if e.UserID != nil {
-		s.customers[*e.UserID] = struct{}{}
-	}
+	s.customers.Add(e)
 	if e.FirstCharge.IsPositive() {
 		s.FirstCharges++
 		s.FirstChargeAmount = s.FirstChargeAmount.Add(e.FirstCharge)
@@ -245,18 +244,23 @@ func (s *summary) add(e *db.RunEffect) {
 }
 
 // keepLargest leaves the changes that matter most, by what a month costs more
-// or less.
+// or less as SkyPANEL rounds it, then by the list.
 func (s *summary) keepLargest() {
 	slices.SortStableFunc(s.Largest, func(a, b db.RunEffect) int {
-		weight := b.ListAfter.Sub(b.ListBefore).Abs().Cmp(a.ListAfter.Sub(a.ListBefore).Abs())
-		return cmp.Or(weight, cmp.Compare(a.ServerID, b.ServerID))
+		charged := b.EffectiveAfter.Sub(b.EffectiveBefore).Abs().Cmp(a.EffectiveAfter.Sub(a.EffectiveBefore).Abs())
+		listed := b.ListAfter.Sub(b.ListBefore).Abs().Cmp(a.ListAfter.Sub(a.ListBefore).Abs())
+		return cmp.Or(charged, listed, cmp.Compare(a.ServerID, b.ServerID))
 	})
 	s.Largest = s.Largest[:min(len(s.Largest), largestKept)]
 }
 
 func (s *summary) preview(fleet, limit int64) *db.RunPreview {
 	s.keepLargest()
+	s.Mark = db.NewRunID()
 	s.Customers = int64(len(s.customers))
+	s.Rows, s.Cost = s.customers.Total()
+	all := s.customers.Over(decimal.NewFromInt(-1))
+	s.ByCustomer = all[:min(len(all), largestKept)]
 	s.Missing = s.missing
 	s.Changes = s.Create + s.Change + s.Move + s.End
 	s.Fleet, s.Limit = fleet, min(limit, max(fleet, s.Changes)) // no limit is one that nothing exceeds

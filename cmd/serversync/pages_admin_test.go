@@ -54,6 +54,16 @@ func TestPagesApproveASweep(t *testing.T) {
 	p.open("/admin")
 	p.click(byRole("button", "Dry run"))
 	p.waitText("#view", "It would make 12 billing records")
+	p.waitText("#view", "1 customer, the largest change first.")
+	p.waitText(".bills tbody", "12 made")
+	p.waitText(".bills tbody", "recorded; nobody collects it")
+	p.axe()
+	p.fill(byRole("spinbutton", "Only changes over, in dollars a month"), "87.60")
+	p.press("Enter")
+	p.waitText("#view", "No customer’s month changes by that much.")
+	if href := p.attribute(".bills a[download]:first-of-type", "href"); !strings.HasSuffix(href, "/preview.csv?changesOver=87.60") {
+		t.Errorf("the file is at %s", href)
+	}
 	p.click(byRole("link", "Overview"))
 	p.click(byRole("button", "Sweep now"))
 	p.waitText("#view", "May it?")

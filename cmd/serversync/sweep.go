@@ -32,9 +32,13 @@ func sweepCommand() *cli.Command {
 			&cli.StringFlag{Name: "approve", Usage: "let this run go on, which waits for approval", Sources: cli.EnvVars("SWEEP_APPROVE")},
 			&cli.StringFlag{Name: "watch", Usage: "start nothing, watch this run", Sources: cli.EnvVars("SWEEP_WATCH")},
 			&cli.BoolFlag{Name: "no-wait", Usage: "do not watch the run", Sources: cli.EnvVars("SWEEP_NO_WAIT")},
+			changesOverFlag("SWEEP"), csvFlag("SWEEP"),
 			&cli.BoolFlag{Name: "json", Usage: "print the run as JSON, and nothing else", Sources: cli.EnvVars("SWEEP_JSON")}),
 		Action: func(ctx context.Context, cmd *cli.Command) error {
 			begin, err := sweepRequest(cmd)
+			if err == nil {
+				err = checkPreviewFlags(cmd)
+			}
 			if err != nil {
 				return err
 			}
@@ -103,12 +107,13 @@ func sweep(ctx context.Context, cmd *cli.Command, client *adminClient, begin req
 	if err != nil {
 		return err
 	}
+	customers, unread := readPreview(ctx, cmd, client, &run)
 	if asJSON {
 		err = printJSON(out, run)
 	} else {
-		err = tellRun(&run).print(out)
+		err = tellRun(&run, customers).print(out)
 	}
-	return errors.Join(err, verdict(&run))
+	return errors.Join(unread, err, verdict(&run))
 }
 
 // showBegun shows a run that nobody watches.

@@ -12,8 +12,9 @@ import (
 	"serversync/api"
 )
 
-// tellRun writes what a run saw and did, in plain words.
-func tellRun(run *api.Run) *page {
+// tellRun writes what a run saw and did, in plain words; customers are those of its
+// preview that are to be shown, nil: none.
+func tellRun(run *api.Run, customers *api.PreviewCustomers) *page {
 	var p page
 	p.linef("%s", runTitle(run))
 	if run.Note != "" {
@@ -36,6 +37,7 @@ func tellRun(run *api.Run) *page {
 	if run.Preview != nil {
 		p.blank()
 		tellPreview(&p, run)
+		tellCustomers(&p, customers)
 	}
 	tellNext(&p, run)
 	return &p
@@ -145,6 +147,9 @@ func tellPreview(p *page, run *api.Run) {
 	}
 	p.linef("  %-9s %s", "create", create)
 	p.linef("  %-9s %d change, %d move to another owner, %d end, %d stay as they are", "others", v.Change, v.Move, v.End, v.None)
+	if words := rowWords(&v.Rows); words != "" {
+		p.linef("  %-9s %s", "rows", words)
+	}
 	if v.Missing > 0 {
 		p.linef("  %-9s %d of those that end were not in VirtFusion's list; they are asked for by their ids first", "missing", v.Missing)
 	}
@@ -156,6 +161,9 @@ func tellPreview(p *page, run *api.Run) {
 		p.linef("  %-9s %s of %s in all %s", "at once", counted(v.FirstCharges, "first charge"), v.FirstChargeAmount, fate)
 	}
 	p.linef("  %-9s %s by the prices, %s as it is charged: SkyPANEL charges each hour in whole tokens (cents), rounded", "a month", signed(v.ListMonthly), signed(v.EffectiveMonthly))
+	if v.Rows != (api.RowChanges{}) {
+		p.linef("  %-9s %s → %s as it is charged for what changes, %s → %s by the prices", "", v.EffectiveBefore, v.EffectiveAfter, v.ListBefore, v.ListAfter)
+	}
 	if len(v.Largest) > 0 {
 		p.linef("The largest changes, by month:")
 	}

@@ -3,6 +3,7 @@ import { call, get, post } from './api.js';
 import { fill, h, say } from './dom.js';
 import { ago, number, plural, sentence, took, when } from './format.js';
 import { kinds, phases, runStates } from './words.js';
+import { billsOf } from './admin-preview.js';
 import { area, ask, button, counts, effects, failure, figures, link, meter, pages, previewOf, problemsOf, runBadge, runName, section, serverLink, sums, table, to, userLink } from './admin-parts.js';
 
 const options = (all, label, chosen) => [h('option', { value: '' }, 'All'), ...Object.entries(all).map(([value, x]) => h('option', { value, selected: value === chosen }, label(x)))];
@@ -69,7 +70,9 @@ export function run(page) {
 	const state = area(null, (r) => [h('p', { class: 'standing' }, runBadge(r), ' ', sentence(r.note)),
 		r.supersededBy ? h('p', { class: 'notice' }, 'A newer run took over what this one found. ', link('Go to that one', `runs/${r.supersededBy}`)) : null, about(r)]);
 	const decision = area(null, (r) => [question(r, place, read), undoing(r, place)]);
-	const preview = area(null, (r) => (r.preview && r.state !== 'running' ? section(r.dryRun || r.state === 'needs_approval' ? 'What it would do' : 'What it set out to do', previewOf(r.preview)) : null));
+	const preview = area(null, (r) => (r.preview && r.state !== 'running' ? section(r.dryRun || r.state === 'needs_approval' ? 'What it would do' : 'What it set out to do', previewOf(r.preview), bills.element) : null));
+	const bills = billsOf(id, page.signal);
+	let billed = null; // whose preview they are of
 	const wrong = area(null, (r) => (r.problems.length > 0 ? section('Problems', problemsOf(r.problems)) : null));
 	const results = resultsList(id, page.signal);
 	let known = null;
@@ -87,6 +90,10 @@ export function run(page) {
 		say(status, now.state === 'running' ? '' : known?.state === 'running' ? `The run has ended: ${runStates[now.state]?.label ?? now.state}.` : '');
 		if (known?.state === 'running' && now.state !== 'running') results.refresh();
 		for (const part of [state, decision, preview, wrong]) part.paint(part === state ? now : { ...now, progress: null });
+		if (now.preview && now.state !== 'running' && billed !== now.preview.mark) {
+			billed = now.preview.mark;
+			bills.load();
+		}
 		if (!known && now.kind === 'bulk') results.element.open = true;
 		known = now;
 	}
