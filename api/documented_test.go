@@ -118,6 +118,7 @@ func TestEveryDescribedAnswerIsGiven(t *testing.T) {
 		{"GET", "/api/admin/runs?limit=x"},
 		{"GET", "/api/admin/runs/x"},
 		{"POST", "/api/admin/runs/x/approve"},
+		{"POST", "/api/admin/runs/x/approve?preview=not%20a%20mark"},
 		{"POST", "/api/admin/runs/x/undo"},
 		{"POST", "/api/admin/servers/x/undo"},
 		{"POST", "/api/admin/servers/99/undo"},

@@ -45,6 +45,25 @@ type CustomerEffect struct {
 	Collected         bool   `json:"firstChargesCollected"`
 }
 
+// Difference is how what a run would do by now differs from what was approved.
+// Changes are of the month, in dollars, as SkyPANEL charges it.
+type Difference struct {
+	ApprovedBy string               `json:"approvedBy"`
+	Approved   string               `json:"approved"`
+	Now        string               `json:"now"`
+	Servers    int64                `json:"servers"`    // that do something else
+	ServerIDs  []int64              `json:"serverIds"`  // the first of them
+	Customers  int64                `json:"customers"`  // who pay another change
+	ByCustomer []CustomerDifference `json:"byCustomer"` // the first of them, the largest difference first
+}
+
+// CustomerDifference is of one customer.
+type CustomerDifference struct {
+	UserID   int64  `json:"userId"`
+	Approved string `json:"approved"`
+	Now      string `json:"now"`
+}
+
 // The fates of first charges.
 const (
 	chargesRecorded  = "recorded as pending; nobody collects them"
@@ -61,12 +80,27 @@ func toPreview(p *db.RunPreview) *Preview {
 		Rows: RowChanges(p.Rows), MonthlyCost: toMonthlyCost(&p.Cost),
 		Largest: make([]Effect, 0, len(p.Largest)), ByCustomer: toCustomerEffects(p.ByCustomer),
 		Missing: p.Missing, Changes: p.Changes, Limit: p.Limit, Fleet: p.Fleet, Asks: orNull(p.Asks),
+		Differs: toDifference(p.Differs),
 	}
 	if v.Off == nil {
 		v.Off = map[string]int64{}
 	}
 	for i := range p.Largest {
 		v.Largest = append(v.Largest, toEffect(&p.Largest[i]))
+	}
+	return v
+}
+
+func toDifference(d *db.PreviewDifference) *Difference {
+	if d == nil {
+		return nil
+	}
+	v := &Difference{
+		ApprovedBy: d.ApprovedBy, Approved: dollars(d.Approved), Now: dollars(d.Now), Servers: d.Servers, ServerIDs: d.ServerIDs,
+		Customers: d.Customers, ByCustomer: make([]CustomerDifference, len(d.ByCustomer)),
+	}
+	for i, c := range d.ByCustomer {
+		v.ByCustomer[i] = CustomerDifference{UserID: c.UserID, Approved: dollars(c.Approved), Now: dollars(c.Now)}
 	}
 	return v
 }

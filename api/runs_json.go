@@ -97,7 +97,8 @@ type Preview struct {
 	Changes    int64            `json:"changes"` // that count towards the limit
 	Limit      int64            `json:"limit"`
 	Fleet      int64            `json:"fleet"`
-	Asks       *string          `json:"asks"` // why a person has to approve; null: nobody has to
+	Asks       *string          `json:"asks"`    // why a person has to approve; null: nobody has to
+	Differs    *Difference      `json:"differs"` // from the preview that was approved; null: it does not ask again
 }
 
 // Effect is what one server's change would do.

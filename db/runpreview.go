@@ -219,6 +219,31 @@ type RunPreview struct {
 	Fleet   int64 `json:"fleet"`
 	// Asks says why a person has to approve; empty: nobody has to.
 	Asks string `json:"asks,omitempty"`
+	// Differs says how this preview differs from the one that was approved, of a run
+	// that asks again; nil: it does not ask again, or nobody had seen one.
+	Differs *PreviewDifference `json:"differs,omitempty"`
+}
+
+// PreviewDifference is how what a run would do by now differs from what was
+// approved. Changes are of the month, as SkyPANEL rounds it, in dollars.
+type PreviewDifference struct {
+	ApprovedBy string          `json:"approvedBy"`
+	Approved   decimal.Decimal `json:"approved"` // the sum, of the servers that were looked at again
+	Now        decimal.Decimal `json:"now"`
+	// Servers do something else than what was approved, Customers pay another change;
+	// of each, ServerIDs and ByCustomer name the first.
+	Servers    int64                `json:"servers"`
+	ServerIDs  []int64              `json:"serverIds"`
+	Customers  int64                `json:"customers"`
+	ByCustomer []CustomerDifference `json:"byCustomer"`
+}
+
+// CustomerDifference is the change of one customer's month that was approved, and
+// that of now.
+type CustomerDifference struct {
+	UserID   int64           `json:"userId"`
+	Approved decimal.Decimal `json:"approved"`
+	Now      decimal.Decimal `json:"now"`
 }
 
 // RunEffects reads what the servers of a run would do, or what was foreseen before
@@ -236,7 +261,7 @@ func RunEffects(ctx context.Context, idb bun.IDB, runID string, after int64, lim
 		}
 		return e, nil
 	}, `
-		SELECT forecast FROM serversync.run_items
-		WHERE run_id = $1 AND virtfusion_id > $2 AND forecast IS NOT NULL ORDER BY virtfusion_id LIMIT $3`, runID, after, limit)
+		SELECT coalesce(outlook, forecast) FROM serversync.run_items
+		WHERE run_id = $1 AND virtfusion_id > $2 AND coalesce(outlook, forecast) IS NOT NULL ORDER BY virtfusion_id LIMIT $3`, runID, after, limit)
 	return effects, wrap(err, "read the preview of run "+runID)
 }

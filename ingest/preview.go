@@ -92,7 +92,7 @@ func (j *job) previewItems(ctx context.Context, state string, sum *summary) erro
 		missing, shown := make(map[int64]bool), make(map[int64]*db.RunEffect)
 		for i := range items {
 			ids[i] = items[i].ServerID
-			if sum.approved && items[i].Forecast != "" {
+			if sum.approved != nil && items[i].Forecast != "" {
 				shown[ids[i]] = new(db.RunEffect)
 				if err := json.Unmarshal([]byte(items[i].Forecast), shown[ids[i]]); err != nil {
 					return fmt.Errorf("read what was foreseen of server %d: %w", ids[i], err)
@@ -121,6 +121,7 @@ func (j *job) previewItems(ctx context.Context, state string, sum *summary) erro
 		forecasts := make([]string, len(effects))
 		for i := range effects {
 			if missing[effects[i].ServerID] {
+				effects[i].Unasked = true
 				effects[i].Why = "not in VirtFusion's list, and not asked for yet: " + effects[i].Why
 				if effects[i].Effect != db.EffectNone {
 					sum.missing++
@@ -132,9 +133,12 @@ func (j *job) previewItems(ctx context.Context, state string, sum *summary) erro
 			}
 			forecasts[i] = string(content)
 			sum.add(&effects[i])
-			if sum.approved && beyond(&effects[i], shown[effects[i].ServerID]) {
-				sum.others++
+			if sum.approved != nil {
+				sum.approved.compare(&effects[i], shown[effects[i].ServerID])
 			}
+		}
+		if sum.approved != nil {
+			return db.SetOutlooks(ctx, j.DB, j.run.ID, effects, forecasts)
 		}
 		return db.SetEffects(ctx, j.DB, j.run.ID, effects, forecasts)
 	})
@@ -200,11 +204,10 @@ func (j *job) limitWords(p *db.RunPreview) string {
 type summary struct {
 	db.RunPreview
 
-	missing int64
-	// approved: a person has seen it; others counts what would be otherwise now.
-	approved  bool
-	others    int64
+	missing   int64
 	customers db.CustomerEffects
+	// approved is what a person has seen of the same servers; nil: nobody has.
+	approved *seen
 }
 
 func newSummary() *summary {

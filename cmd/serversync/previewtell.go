@@ -132,3 +132,20 @@ func rowWords(r *api.RowChanges) string {
 	}
 	return strings.Join(parts, ", ")
 }
+
+// tellDifference says how a run that asks again differs from what was approved.
+func tellDifference(p *page, d *api.Difference) {
+	if d == nil {
+		return
+	}
+	p.linef("%s approved %s a month, as it is charged; now it is %s.", d.ApprovedBy, signed(d.Approved), signed(d.Now))
+	for _, c := range d.ByCustomer {
+		p.linef("  user %d: approved %s, now %s", c.UserID, signed(c.Approved), signed(c.Now))
+	}
+	if more := d.Customers - int64(len(d.ByCustomer)); more > 0 {
+		p.linef("  and %s more", counted(more, "customer"))
+	}
+	if d.Servers > 0 {
+		p.linef("  something else would be done with %s, such as %s", counted(d.Servers, "server"), strings.Trim(fmt.Sprint(d.ServerIDs), "[]"))
+	}
+}

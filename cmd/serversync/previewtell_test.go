@@ -60,3 +60,32 @@ func TestADryRunTellsEachCustomersBill(t *testing.T) {
 		t.Errorf("to a directory: exit %d: %s", code, errs)
 	}
 }
+
+// A run that asks again says how it differs from what was approved, and what to type
+// approves this preview and no other.
+func TestSweepApprovesAPreview(t *testing.T) {
+	t.Parallel()
+	a := administer(t)
+	a.add(t, "asks", db.RunNeedsApproval, false)
+	a.exec(t, `UPDATE serversync.runs SET preview = preview || '{"mark": "second", "differs": {"approvedBy": "ann", "approved": "14.6", "now": "21.9", "servers": 1, "serverIds": [7],
+		"customers": 1, "byCustomer": [{"userId": 41, "approved": "14.6", "now": "21.9"}]}}' WHERE id = 'asks'`)
+	_, out, _ := a.command(t, "sweep", "--watch", "asks")
+	for _, says := range []string{
+		"ann approved +14.60 a month, as it is charged; now it is +21.90.\n  user 41: approved +14.60, now +21.90\n", "something else would be done with 1 server, such as 7\n",
+		"serversync sweep --approve asks --preview second\n",
+	} {
+		if !strings.Contains(out, says) {
+			t.Errorf("it does not say %q:\n%s", says, out)
+		}
+	}
+	if code, _, errs := a.command(t, "sweep", "--approve", "asks", "--preview", "first"); code != exitFailed || !strings.Contains(errs, "was previewed again since") {
+		t.Errorf("an older preview: exit %d: %s", code, errs)
+	}
+	a.endNext(t, db.RunSucceeded)
+	if code, out, errs := a.command(t, "sweep", "--approve", "asks", "--preview", "second"); code != exitDone {
+		t.Errorf("exit %d:\n%s%s", code, out, errs)
+	}
+	if code, _, errs := a.command(t, "sweep", "--preview", "second"); code != exitUsage {
+		t.Errorf("of no run: exit %d: %s", code, errs)
+	}
+}

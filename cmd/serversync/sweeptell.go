@@ -203,7 +203,14 @@ func tellNext(p *page, run *api.Run) {
 		if v != nil && v.Asks != nil {
 			p.linef("It waits for approval: %s.", strings.TrimRight(*v.Asks, "."))
 		}
-		p.linef("To let it be done: serversync sweep --approve %s", run.ID)
+		if v != nil {
+			tellDifference(p, v.Differs)
+		}
+		mark := ""
+		if v != nil && v.Mark != nil {
+			mark = " --preview " + *v.Mark
+		}
+		p.linef("To let it be done: serversync sweep --approve %s%s", run.ID, mark)
 	case run.DryRun && v != nil && v.Asks != nil:
 		p.blank()
 		p.linef("A run that is no dry run would wait for approval: %s.", strings.TrimRight(*v.Asks, "."))

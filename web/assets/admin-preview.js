@@ -2,7 +2,7 @@
 import { get, url } from './api.js';
 import { fill, h, say } from './dom.js';
 import { money, number, plural } from './format.js';
-import { pages, signed, table, userLink } from './admin-parts.js';
+import { pages, serverLink, signed, table, userLink } from './admin-parts.js';
 
 /** rowWords are what happens to billing rows, but for what happens to none. */
 export const rowWords = (r) => [
@@ -45,4 +45,15 @@ export function billsOf(id, signal) {
 	const element = h('section', { class: 'stack bills' }, h('h3', {}, 'By customer, as it is charged'),
 		h('p', { class: 'small soft' }, 'Before and after are of the servers that change, not of all that a customer has.'), form, found, h('div', { class: 'scroll' }, list.outside), files);
 	return { element, load };
+}
+
+/** differenceOf what a run would do by now from what somebody approved; null: it does not ask again. */
+export function differenceOf(d) {
+	if (!d) return null;
+	const t = table('Whose month would change by another amount', [['Customer', 'name'], ['Approved', 'number'], ['Now', 'number']]);
+	for (const c of d.byCustomer) t.body.append(t.row([userLink(c.userId), signed(c.approved), signed(c.now)]));
+	return h('div', { class: 'notice warn stack' },
+		h('p', {}, h('strong', {}, 'It was approved, and would by now do something else. '), `${d.approvedBy} approved ${signed(d.approved)} a month as charged; now it is ${signed(d.now)}.`),
+		d.servers > 0 ? h('p', {}, `Something else would be done with ${plural(d.servers, 'server')}: `, d.serverIds.map((id, i) => [i > 0 ? ', ' : '', serverLink(id)]), d.servers > d.serverIds.length ? ', …' : '.') : null,
+		d.byCustomer.length > 0 ? [h('div', { class: 'scroll' }, t.element), d.customers > d.byCustomer.length ? h('p', { class: 'small soft' }, `The largest differences of ${plural(d.customers, 'customer')}.`) : null] : null);
 }
