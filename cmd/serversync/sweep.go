@@ -115,6 +115,7 @@ func sweep(ctx context.Context, cmd *cli.Command, client *adminClient, begin req
 		return err
 	}
 	customers, unread := readPreview(ctx, cmd, client, &run)
+	unread = errors.Join(unread, listLeft(ctx, client, &run))
 	if asJSON {
 		err = printJSON(out, run)
 	} else {

@@ -26,7 +26,11 @@ func tellRun(run *api.Run, customers *api.PreviewCustomers) *page {
 	}
 	if len(run.Problems) > 0 {
 		p.blank()
-		p.linef("What it could not see or do:")
+		if run.Undoes != nil {
+			p.linef("What is left:")
+		} else {
+			p.linef("What it could not see or do:")
+		}
 	}
 	for i := range run.Problems {
 		p.linef("  %s", problemWords(&run.Problems[i]))
@@ -73,6 +77,17 @@ func stateWords(state string) string {
 // tellSeen says what was looked at.
 func tellSeen(p *page, run *api.Run) {
 	g := &run.Progress
+	if u := run.Undoes; u != nil {
+		what := "what was done"
+		switch {
+		case u.RunID != nil:
+			what = "run " + *u.RunID
+		case u.ServerID != nil && u.At != nil:
+			what = fmt.Sprintf("the change of server %d at %s", *u.ServerID, u.At.UTC().Format("2006-01-02 15:04:05 UTC"))
+		}
+		p.linef("  %-9s %s, which concerned %s", "takes back", what, counted(g.Listed, "server"))
+		return
+	}
 	seen := counted(g.Listed, "server")
 	if run.UserID == nil && g.Total > 0 {
 		seen += fmt.Sprintf(" of VirtFusion's %d", g.Total)
@@ -137,10 +152,14 @@ func failedAmong(problems []api.Problem) (n int64) {
 func tellPreview(p *page, run *api.Run) {
 	v := run.Preview
 	if changes(v) == 0 {
-		p.linef("Nothing in the books changes by what it found.")
+		p.linef("Nothing in the books changes by it.")
 		return
 	}
-	p.linef("What its findings change in the books, for %s:", counted(v.Customers, "customer"))
+	what := "What its findings change"
+	if run.Undoes != nil {
+		what = "What taking it back changes"
+	}
+	p.linef("%s in the books, for %s:", what, counted(v.Customers, "customer"))
 	create := fmt.Sprintf("%d billing rows", v.Create)
 	if v.CreateOff > 0 {
 		create += fmt.Sprintf(", %d of them not billed (%s)", v.CreateOff, reasons(v.Off))
