@@ -38,7 +38,7 @@ func newSeen() *seen { return &seen{customers: make(db.CustomerEffects)} }
 // compare takes in one server: what it would do now, and what was shown of it; nil:
 // nothing was.
 func (s *seen) compare(now, shown *db.RunEffect) {
-	if shown != nil && !(shown.Unasked && now.Effect == db.EffectNone) { // that it may be there after all was said
+	if shown != nil && (!shown.Unasked || now.Effect != db.EffectNone) { // that it may be there after all was said
 		s.customers.Add(shown)
 	}
 	if another(now, shown) {

@@ -172,7 +172,7 @@ func TestPagesAdminViewsWithoutAnything(t *testing.T) {
 	w := newPagesWorld(t, pagesOptions{})
 	p := w.signedIn(t, adminUser)
 	p.open("/admin")
-	for view, says := range map[string]string{"": "There has been no sweep yet", "attention": "No server is in doubt.", "servers": "No server", "runs": "No run", "dead-letters": "No dead letter"} {
+	for view, says := range map[string]string{"": "There has been no sweep yet", "attention": "No server is in doubt.", "servers": "No server", "runs": "No run", "reports": "External servers and revenue", "dead-letters": "No dead letter"} {
 		p.eval(fmt.Sprintf(`void (location.hash = '#/%s')`, view), nil)
 		p.waitText("#view", says)
 		p.axe()
