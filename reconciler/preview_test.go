@@ -299,8 +299,8 @@ func TestPreviewOfEachKind(t *testing.T) {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 	why := map[int64]string{
-		502: "the price changed from 7.30 to 10.00", 503: "moved from SkyPANEL user 7 to SkyPANEL user 8", 504: "is gone",
-		505: "nobody in SkyPANEL", 506: "turned up", 601: "billed 3.60 a month (Cheap)", 604: "is nobody in SkyPANEL",
+		502: "the price changed from 7.30 to 10.00 a month, as charged from 7.30 to 7.30", 503: "moved from SkyPANEL user 7 to SkyPANEL user 8", 504: "is gone",
+		505: "nobody in SkyPANEL", 506: "turned up", 601: "billed 3.60 a month, 0.00 as charged (Cheap)", 604: "is nobody in SkyPANEL",
 	}
 	for _, e := range b.preview([]int64{506}, b.news(502, packaged(10)), b.news(503, ownedBy(owner8)), b.news(504, destroyed),
 		b.news(505, ownedBy(nobody)), b.news(601, packaged(12)), b.news(604, ownedBy(nobody))) {

@@ -37,7 +37,7 @@ func TestPagesOverviewAddsUp(t *testing.T) {
 	p.waitText("#view", "just-now")
 	p.axe()
 	p.click(byRole("link", "just-now"))
-	p.waitText("#view", "Made outside SkyPANEL, billed 5.00 a month")
+	p.waitText("#view", "Made outside SkyPANEL, billed 5.00 a month, 7.30 as charged")
 	p.waitText("#view", fmt.Sprintf("Server %d", live.ID))
 	p.axe()
 }
@@ -159,7 +159,7 @@ func TestPagesReplayAUser(t *testing.T) {
 	p.axe()
 	p.click(byRole("button", "Preview replay"))
 	w.until("1", `SELECT count(*) FROM serversync.runs WHERE kind = 'replay' AND dry_run`)
-	p.waitText("#view", "The price changed from 1.00 to 5.00 a month.")
+	p.waitText("#view", "The price changed from 1.00 to 5.00 a month, as charged from 0.00 to 7.30.")
 	w.until("1", `SELECT monthly_price::int FROM public.virtfusion_hourly_billing`)
 	p.click(byRole("button", "Replay"))
 	w.until("1", `SELECT count(*) FROM serversync.runs WHERE kind = 'replay' AND NOT dry_run AND state = 'succeeded'`)
