@@ -155,6 +155,8 @@ func (a *API) Register(e *echo.Echo) {
 	admin.POST("/servers/bulk", a.bulk)
 	admin.GET("/runs/:id", a.showRun)
 	admin.GET("/runs/:id/servers", a.runServers)
+	admin.GET("/runs/:id/preview", a.previewCustomers)
+	admin.GET("/runs/:id/preview.csv", a.previewCSV)
 	admin.POST("/runs/:id/approve", a.approveRun)
 	admin.POST("/runs/:id/undo", a.undoRun)
 	admin.POST("/servers/:id/undo", a.undoServer)

@@ -4,7 +4,10 @@ import (
 	"encoding/json"
 	"strings"
 
+	"github.com/shopspring/decimal"
+
 	"serversync/db"
+	"serversync/internal/skypanel"
 )
 
 // changed is what a line of the history says was before, or is after, as far as a
@@ -15,6 +18,7 @@ type changed struct {
 	BillingReason  string  `json:"billing_reason"`
 	BillingEnabled *bool   `json:"billing_enabled"`
 	MonthlyPrice   *string `json:"monthly_price"`
+	HoursInMonth   *int64  `json:"hours_in_month"`
 }
 
 // changeMessage says to a customer what became of a server of theirs. It is made
@@ -33,13 +37,13 @@ func changeMessage(u *db.UserChange) string {
 			return "it was recorded, without being billed"
 		}
 		if after.MonthlyPrice != nil {
-			return "its billing was recorded, at a list price of $" + *after.MonthlyPrice + " a month"
+			return "its billing was recorded, at a list price of $" + *after.MonthlyPrice + " a month" + chargedWords(&after)
 		}
 		return "its billing was recorded"
 	case "billing_changed":
 		switch {
 		case before.MonthlyPrice != nil && after.MonthlyPrice != nil && *before.MonthlyPrice != *after.MonthlyPrice:
-			return "its list price changed from $" + *before.MonthlyPrice + " to $" + *after.MonthlyPrice + " a month"
+			return "its list price changed from $" + *before.MonthlyPrice + " to $" + *after.MonthlyPrice + " a month" + chargedWords(&after)
 		case after.BillingEnabled != nil && *after.BillingEnabled:
 			return "its billing was switched on"
 		case after.BillingEnabled != nil:
@@ -62,6 +66,23 @@ func changeMessage(u *db.UserChange) string {
 		return "a charge that was waiting was dropped"
 	}
 	return "something about it changed"
+}
+
+// chargedWords say what is charged a month, where a change tells and that is another
+// amount than the list price.
+func chargedWords(after *changed) string {
+	if after.MonthlyPrice == nil || after.HoursInMonth == nil || *after.HoursInMonth <= 0 {
+		return ""
+	}
+	price, err := decimal.NewFromString(*after.MonthlyPrice)
+	if err != nil {
+		return ""
+	}
+	charged := skypanel.EffectiveMonthly(price, *after.HoursInMonth)
+	if charged.Equal(price) {
+		return ""
+	}
+	return "; $" + dollars(charged) + " a month are charged, each hour in whole cents"
 }
 
 // notBilled says each reason to a customer.

@@ -3,6 +3,7 @@ package api
 import (
 	"encoding/csv"
 	"net/http"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -59,9 +60,15 @@ func (s *sheet) flush() error {
 	return nil
 }
 
+// moneyCell is what money looks like, in dollars and cents or hundredths of them.
+var moneyCell = regexp.MustCompile(`^-?[0-9]+\.[0-9]{2}([0-9]{2})?$`)
+
 // harmless keeps a spreadsheet from taking a cell for a formula: what could begin
 // one, blanks before it or not, gets an apostrophe before it.
 func harmless(cell string) string {
+	if moneyCell.MatchString(cell) {
+		return cell // also one below zero, which is to be added up
+	}
 	begin := strings.TrimLeftFunc(cell, unicode.IsSpace)
 	first, _ := utf8.DecodeRuneInString(begin)
 	if begin != "" && strings.ContainsRune("=+-@＝＋－＠", first) || strings.HasPrefix(cell, "\t") || strings.HasPrefix(cell, "\r") || strings.HasPrefix(cell, "\n") {

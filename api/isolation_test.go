@@ -49,6 +49,8 @@ var routes = map[string]access{
 	"GET /api/admin/runs":                           ofAdmin,
 	"GET /api/admin/runs/:id":                       ofAdmin,
 	"GET /api/admin/runs/:id/servers":               ofAdmin,
+	"GET /api/admin/runs/:id/preview":               ofAdmin,
+	"GET /api/admin/runs/:id/preview.csv":           ofAdmin,
 	"POST /api/admin/runs/:id/approve":              ofAdmin,
 	"POST /api/admin/runs/:id/undo":                 ofAdmin,
 	"POST /api/admin/servers/:id/undo":              ofAdmin,

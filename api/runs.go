@@ -127,13 +127,20 @@ func (a *API) approveRun(c echo.Context) error {
 	if err != nil {
 		return err
 	}
+	mark := c.QueryParam("preview")
+	if mark != "" && !runID.MatchString(mark) {
+		return badRequest("bad_preview", "preview must be the mark of the preview that is approved: preview.mark of the run")
+	}
 	ctx := c.Request().Context()
-	found, approved, err := db.ApproveRun(ctx, a.db, id, caller(c).name, a.now())
+	found, approved, err := db.ApprovePreview(ctx, a.db, id, mark, caller(c).name, a.now())
 	if db.Taken(err) { // by a newer run, which is at work
 		found, err = db.ReadRun(ctx, a.db, id)
 	}
 	if err != nil {
 		return runFault(err)
+	}
+	if p := found.Preview; !approved && mark != "" && found.State == db.RunNeedsApproval && (p == nil || p.Mark != mark) {
+		return refuse(http.StatusConflict, "preview_changed", "the run was previewed again since, and would do something else: look at it once more, and approve that")
 	}
 	if !approved {
 		return refuse(http.StatusConflict, "run_not_waiting", whyNotWaiting(&found))

@@ -74,6 +74,7 @@ type Problem struct {
 
 // Preview is what a run would do. Amounts are dollars, as strings.
 type Preview struct {
+	Mark              *string          `json:"mark"`   // names this preview, for an approval; null: made by an older version
 	Create            int64            `json:"create"` // billing rows
 	Change            int64            `json:"change"`
 	Move              int64            `json:"move"`
@@ -87,12 +88,17 @@ type Preview struct {
 	Collected         bool             `json:"firstChargesCollected"` // taken from the users' credit
 	ListMonthly       string           `json:"listMonthly"`           // what a month costs more, or less, by the list
 	EffectiveMonthly  string           `json:"effectiveMonthly"`      // the same in whole tokens
-	Largest           []Effect         `json:"largest"`
-	Missing           int64            `json:"missing"`
-	Changes           int64            `json:"changes"` // that count towards the limit
-	Limit             int64            `json:"limit"`
-	Fleet             int64            `json:"fleet"`
-	Asks              *string          `json:"asks"` // why a person has to approve; null: nobody has to
+	FirstChargesNote  *string          `json:"firstChargesNote"`      // what becomes of them, in words; null: there are none
+	Rows              RowChanges       `json:"rows"`
+	MonthlyCost
+	Largest    []Effect         `json:"largest"`
+	ByCustomer []CustomerEffect `json:"byCustomer"` // the ten largest; GET /runs/:id/preview has all
+	Missing    int64            `json:"missing"`
+	Changes    int64            `json:"changes"` // that count towards the limit
+	Limit      int64            `json:"limit"`
+	Fleet      int64            `json:"fleet"`
+	Asks       *string          `json:"asks"`    // why a person has to approve; null: nobody has to
+	Differs    *Difference      `json:"differs"` // from the preview that was approved; null: it does not ask again
 }
 
 // Effect is what one server's change would do.
@@ -109,6 +115,7 @@ type Effect struct {
 	EffectiveBefore string  `json:"effectiveBefore"`
 	EffectiveAfter  string  `json:"effectiveAfter"`
 	FirstCharge     string  `json:"firstCharge"`
+	Collected       bool    `json:"firstChargeCollected"` // it is taken from the user's credit
 }
 
 func toRun(r *db.Run, totals db.RunTotals) Run {
@@ -140,25 +147,4 @@ func toRun(r *db.Run, totals db.RunTotals) Run {
 		run.Replay = &Replay{Since: utc(part.Since), Until: utc(part.Until), Events: part.Events, Limits: orNull(part.Limits)}
 	}
 	return run
-}
-
-func toPreview(p *db.RunPreview) *Preview {
-	v := &Preview{
-		Create: p.Create, Change: p.Change, Move: p.Move, End: p.End, None: p.None, CreateOff: p.CreateOff, Off: p.Off,
-		Customers: p.Customers, FirstCharges: p.FirstCharges, FirstChargeAmount: dollars(p.FirstChargeAmount), Collected: p.Collected,
-		ListMonthly: dollars(p.ListMonthly), EffectiveMonthly: dollars(p.EffectiveMonthly), Largest: make([]Effect, 0, len(p.Largest)),
-		Missing: p.Missing, Changes: p.Changes, Limit: p.Limit, Fleet: p.Fleet, Asks: orNull(p.Asks),
-	}
-	if v.Off == nil {
-		v.Off = map[string]int64{}
-	}
-	for i := range p.Largest {
-		e := &p.Largest[i]
-		v.Largest = append(v.Largest, Effect{
-			ServerID: e.ServerID, Name: e.Name, UserID: e.UserID, Effect: e.Effect, Billing: e.Billing, BillingReason: orNull(e.Reason), Why: e.Why,
-			ListBefore: dollars(e.ListBefore), ListAfter: dollars(e.ListAfter),
-			EffectiveBefore: dollars(e.EffectiveBefore), EffectiveAfter: dollars(e.EffectiveAfter), FirstCharge: dollars(e.FirstCharge),
-		})
-	}
-	return v
 }

@@ -245,6 +245,28 @@ func TestApprove(t *testing.T) {
 	refused("his", "a newer sync of the user, is at work")
 }
 
+// An approval is of a preview: of an older one it is none.
+func TestApproveAPreview(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	s.addRun(t, db.Run{ID: "asks", State: db.RunNeedsApproval, Preview: &db.RunPreview{Mark: "second", Differs: &db.PreviewDifference{
+		ApprovedBy: "ann", Approved: decimal.RequireFromString("14.6"), Now: decimal.RequireFromString("21.9"), Servers: 1, ServerIDs: []int64{7}, Customers: 1,
+		ByCustomer: []db.CustomerDifference{{UserID: 41, Approved: decimal.RequireFromString("14.6"), Now: decimal.RequireFromString("21.9")}},
+	}}})
+	a := s.admin(t, http.MethodPost, "/api/admin/runs/asks/approve?preview=first")
+	if a.status != http.StatusConflict || a.body.Error.Code != "preview_changed" {
+		t.Errorf("an older preview: %d %s", a.status, a.raw)
+	}
+	if a := s.admin(t, http.MethodPost, "/api/admin/runs/asks/approve?preview="); a.status != http.StatusAccepted {
+		t.Errorf("whatever preview there is: %d %s", a.status, a.raw)
+	}
+	s.exec(t, `UPDATE serversync.runs SET state = 'needs_approval' WHERE id = 'asks'`)
+	r := dataOf[api.Run](t, s.admin(t, http.MethodPost, "/api/admin/runs/asks/approve?preview=second"), http.StatusAccepted)
+	if d := r.Preview.Differs; d == nil || d.ApprovedBy != "ann" || d.Approved != "14.60" || d.Now != "21.90" || d.ServerIDs[0] != 7 || d.ByCustomer[0] != (api.CustomerDifference{UserID: 41, Approved: "14.60", Now: "21.90"}) {
+		t.Errorf("how it differs: %+v", d)
+	}
+}
+
 func TestASweepIsAskedForAndJoined(t *testing.T) {
 	t.Parallel()
 	s := setup(t)

@@ -58,6 +58,9 @@ type Synced struct {
 	// Settling are new servers for which SkyPANEL's own billing row may still
 	// come; the rows that they get later carry the run's id.
 	Settling []Settling `json:"settling"`
+	// Preview is what a dry run would do to the books; left out where it was none, or
+	// a customer's own.
+	Preview *Preview `json:"preview,omitempty"`
 }
 
 // Settling is a server that settles.
@@ -109,7 +112,7 @@ func (a *API) sync(c echo.Context, query syncQuery) error {
 		return fault(err)
 	}
 	if query.own {
-		synced.Errors = problemsForUser(synced.Errors)
+		synced.Errors, synced.Preview = problemsForUser(synced.Errors), nil
 	}
 	return c.JSON(http.StatusOK, successBody{Success: true, Message: syncMessage(run, query.userID, synced.SyncedServers), Data: synced})
 }
@@ -188,6 +191,7 @@ func (a *API) toSynced(ctx context.Context, run *Run) (*Synced, error) {
 		s.Settling = append(s.Settling, Settling{ID: one.ID, Name: one.Name, Until: one.Until.UTC()})
 	}
 	if p := run.Preview; run.DryRun && p != nil {
+		s.Preview = p
 		s.SyncedServers, s.NewServers, s.UpdatedServers = p.None, p.Create, p.Change+p.Move+p.End
 	}
 	if run.Failed <= shownFailures {

@@ -67,13 +67,11 @@ func (a *API) undoServer(c echo.Context) error {
 
 // undo makes a run that takes something back, and waits for it for a while.
 func (a *API) undo(c echo.Context, order db.UndoOrder) error {
-	if err := readOptions(c, "dryRun"); err != nil {
-		return err
-	}
-	dryRun, err := dryRunParam(c)
+	query, err := a.readSyncQuery(c)
 	if err != nil {
 		return err
 	}
+	dryRun := query.dryRun
 	if a.bulks == nil {
 		return fault(ErrNotReady)
 	}
@@ -83,7 +81,7 @@ func (a *API) undo(c echo.Context, order db.UndoOrder) error {
 		return fault(err)
 	}
 	a.log.Info().Str("by", caller(c).name).Str("run", id).Bool("dry_run", dryRun).Msg("an operator undoes " + order.Words())
-	run, err := a.awaitRun(ctx, id, a.syncWait)
+	run, err := a.awaitRun(ctx, id, query.wait)
 	if err != nil {
 		return fault(err)
 	}

@@ -99,6 +99,30 @@ func SetEffects(ctx context.Context, idb bun.IDB, runID string, effects []RunEff
 	return nil
 }
 
+// SetOutlooks records what the items of an approved run would do by now, beside
+// what was approved. outlooks are the same as JSON, one for each.
+func SetOutlooks(ctx context.Context, idb bun.IDB, runID string, effects []RunEffect, outlooks []string) error {
+	if len(effects) == 0 {
+		return nil
+	}
+	_, err := nativeOf(idb).ExecContext(ctx, `
+		UPDATE serversync.run_items i SET effect = v.effect, outlook = v.outlook::jsonb
+		FROM unnest($2::bigint[], $3::text[], $4::text[]) AS v (id, effect, outlook)
+		WHERE i.run_id = $1 AND i.virtfusion_id = v.id`,
+		runID,
+		column(effects, func(e *RunEffect) int64 { return e.ServerID }),
+		column(effects, func(e *RunEffect) string { return e.Effect }),
+		outlooks)
+	return wrap(err, "record what run "+runID+" would do by now")
+}
+
+// ShowOutlooks makes what a run would do by now what a person is to approve.
+func ShowOutlooks(ctx context.Context, idb bun.IDB, runID string) error {
+	_, err := nativeOf(idb).ExecContext(ctx, `
+		UPDATE serversync.run_items SET forecast = outlook, outlook = NULL WHERE run_id = $1 AND outlook IS NOT NULL`, runID)
+	return wrap(err, "show what run "+runID+" would do by now")
+}
+
 // MoveItems moves items of a run from one state to another.
 func MoveItems(ctx context.Context, idb bun.IDB, runID string, ids []int64, from, to string) error {
 	if len(ids) == 0 {
@@ -178,7 +202,7 @@ func Supersede(ctx context.Context, tx bun.Tx, by *Run) ([]string, error) {
 			WHERE i.run_id = ANY($2::text[]) AND i.state = 'held'
 				AND NOT EXISTS (SELECT FROM serversync.run_items n WHERE n.run_id = $1 AND n.virtfusion_id = i.virtfusion_id)
 				AND (i.found <> 'missing' OR s.status <> 'gone' AND s.last_seen_at < r.started_at))
-		 UPDATE serversync.run_items i SET run_id = $1, state = 'staged', effect = NULL, forecast = NULL
+		 UPDATE serversync.run_items i SET run_id = $1, state = 'staged', effect = NULL, forecast = NULL, outlook = NULL
 		 FROM held h WHERE h.place = 1 AND i.run_id = h.run_id AND i.virtfusion_id = h.virtfusion_id`,
 		`DELETE FROM serversync.run_items WHERE $1 <> '' AND run_id = ANY($2::text[]) AND state = 'held'`,
 		`UPDATE serversync.servers SET awaiting_run = $1 WHERE awaiting_run = ANY($2::text[])`,

@@ -308,13 +308,19 @@ func SaveRun(ctx context.Context, idb bun.IDB, r *Run, now time.Time) error {
 // ApproveRun lets a run that waits go on. It returns the run as it is now, and
 // false when it did not wait, or a sweep is running that will take it over.
 func ApproveRun(ctx context.Context, database *bun.DB, id, by string, now time.Time) (run Run, approved bool, err error) {
+	return ApprovePreview(ctx, database, id, "", by, now)
+}
+
+// ApprovePreview is [ApproveRun] of a run whose preview has the given mark: with
+// another one nothing is approved. An empty mark is that of any preview.
+func ApprovePreview(ctx context.Context, database *bun.DB, id, mark, by string, now time.Time) (run Run, approved bool, err error) {
 	err = database.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
 		result, err := tx.NewRaw(`
 			UPDATE serversync.runs r SET state = 'running', phase = 'approved', approved_by = ?, approved_at = ?, beat_at = ?, ended_at = NULL, worker = ''
-			WHERE id = ? AND state = 'needs_approval' AND NOT dry_run
+			WHERE id = ? AND state = 'needs_approval' AND NOT dry_run AND (? = '' OR preview->>'mark' = ?)
 				AND (kind NOT IN ('sweep', 'sync') OR NOT EXISTS (
 					SELECT FROM serversync.runs o WHERE o.kind = 'sweep' AND o.state = 'running' AND NOT o.dry_run))`,
-			by, now, now, id).Exec(ctx)
+			by, now, now, id, mark, mark).Exec(ctx)
 		if err != nil {
 			return fmt.Errorf("approve run %s: %w", id, err)
 		}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/shopspring/decimal"
 	"github.com/uptrace/bun"
 
 	"serversync/db"
@@ -91,7 +92,7 @@ func (j *job) previewItems(ctx context.Context, state string, sum *summary) erro
 		missing, shown := make(map[int64]bool), make(map[int64]*db.RunEffect)
 		for i := range items {
 			ids[i] = items[i].ServerID
-			if sum.approved && items[i].Forecast != "" {
+			if sum.approved != nil && items[i].Forecast != "" {
 				shown[ids[i]] = new(db.RunEffect)
 				if err := json.Unmarshal([]byte(items[i].Forecast), shown[ids[i]]); err != nil {
 					return fmt.Errorf("read what was foreseen of server %d: %w", ids[i], err)
@@ -120,6 +121,7 @@ func (j *job) previewItems(ctx context.Context, state string, sum *summary) erro
 		forecasts := make([]string, len(effects))
 		for i := range effects {
 			if missing[effects[i].ServerID] {
+				effects[i].Unasked = true
 				effects[i].Why = "not in VirtFusion's list, and not asked for yet: " + effects[i].Why
 				if effects[i].Effect != db.EffectNone {
 					sum.missing++
@@ -131,9 +133,12 @@ func (j *job) previewItems(ctx context.Context, state string, sum *summary) erro
 			}
 			forecasts[i] = string(content)
 			sum.add(&effects[i])
-			if sum.approved && beyond(&effects[i], shown[effects[i].ServerID]) {
-				sum.others++
+			if sum.approved != nil {
+				sum.approved.compare(&effects[i], shown[effects[i].ServerID])
 			}
+		}
+		if sum.approved != nil {
+			return db.SetOutlooks(ctx, j.DB, j.run.ID, effects, forecasts)
 		}
 		return db.SetEffects(ctx, j.DB, j.run.ID, effects, forecasts)
 	})
@@ -199,15 +204,14 @@ func (j *job) limitWords(p *db.RunPreview) string {
 type summary struct {
 	db.RunPreview
 
-	missing int64
-	// approved: a person has seen it; others counts what would be otherwise now.
-	approved  bool
-	others    int64
-	customers map[int64]struct{}
+	missing   int64
+	customers db.CustomerEffects
+	// approved is what a person has seen of the same servers; nil: nobody has.
+	approved *seen
 }
 
 func newSummary() *summary {
-	return &summary{RunPreview: db.RunPreview{Off: make(map[string]int64)}, customers: make(map[int64]struct{})}
+	return &summary{RunPreview: db.RunPreview{Off: make(map[string]int64)}, customers: make(db.CustomerEffects)}
 }
 
 func (s *summary) add(e *db.RunEffect) {
@@ -228,9 +232,7 @@ func (s *summary) add(e *db.RunEffect) {
 		s.None++
 		return
 	}
-	if e.UserID != nil {
-		s.customers[*e.UserID] = struct{}{}
-	}
+	s.customers.Add(e)
 	if e.FirstCharge.IsPositive() {
 		s.FirstCharges++
 		s.FirstChargeAmount = s.FirstChargeAmount.Add(e.FirstCharge)
@@ -245,18 +247,23 @@ func (s *summary) add(e *db.RunEffect) {
 }
 
 // keepLargest leaves the changes that matter most, by what a month costs more
-// or less.
+// or less as SkyPANEL rounds it, then by the list.
 func (s *summary) keepLargest() {
 	slices.SortStableFunc(s.Largest, func(a, b db.RunEffect) int {
-		weight := b.ListAfter.Sub(b.ListBefore).Abs().Cmp(a.ListAfter.Sub(a.ListBefore).Abs())
-		return cmp.Or(weight, cmp.Compare(a.ServerID, b.ServerID))
+		charged := b.EffectiveAfter.Sub(b.EffectiveBefore).Abs().Cmp(a.EffectiveAfter.Sub(a.EffectiveBefore).Abs())
+		listed := b.ListAfter.Sub(b.ListBefore).Abs().Cmp(a.ListAfter.Sub(a.ListBefore).Abs())
+		return cmp.Or(charged, listed, cmp.Compare(a.ServerID, b.ServerID))
 	})
 	s.Largest = s.Largest[:min(len(s.Largest), largestKept)]
 }
 
 func (s *summary) preview(fleet, limit int64) *db.RunPreview {
 	s.keepLargest()
+	s.Mark = db.NewRunID()
 	s.Customers = int64(len(s.customers))
+	s.Rows, s.Cost = s.customers.Total()
+	all := s.customers.Over(decimal.NewFromInt(-1))
+	s.ByCustomer = all[:min(len(all), largestKept)]
 	s.Missing = s.missing
 	s.Changes = s.Create + s.Change + s.Move + s.End
 	s.Fleet, s.Limit = fleet, min(limit, max(fleet, s.Changes)) // no limit is one that nothing exceeds

@@ -228,8 +228,22 @@ func (j *job) beat(ctx context.Context) error {
 	}
 }
 
-// save writes how far the run has come.
+// save writes how far the run has come, and tells those who watch.
 func (j *job) save(ctx context.Context) error {
+	if err := j.saveIn(ctx, j.DB); err != nil {
+		return err
+	}
+	j.announce()
+	return nil
+}
+
+func (j *job) announce() {
+	if j.Live != nil {
+		j.Live.Announce(events.Announcement{Type: events.LiveRun, RunID: j.run.ID, UserID: j.run.UserID})
+	}
+}
+
+func (j *job) saveIn(ctx context.Context, idb bun.IDB) error {
 	j.mu.Lock()
 	j.run.Progress.Calls += j.calls
 	j.calls = 0
@@ -238,13 +252,7 @@ func (j *job) save(ctx context.Context) error {
 		j.run.Progress.CallsPerSecond = j.Budget().PerSecond
 	}
 	j.saved = j.Now()
-	if err := db.SaveRun(ctx, j.DB, j.run, j.saved); err != nil {
-		return err
-	}
-	if j.Live != nil {
-		j.Live.Announce(events.Announcement{Type: events.LiveRun, RunID: j.run.ID, UserID: j.run.UserID})
-	}
-	return nil
+	return db.SaveRun(ctx, idb, j.run, j.saved)
 }
 
 // saveNowAndThen is save, at most once a second: what is read again after a

@@ -213,7 +213,7 @@ func TestBooksPassIsCapped(t *testing.T) {
 			if warned := strings.Count(b.log.String(), `"changes":3,"limit"`); warned != map[bool]int{true: 1}[c.warns] {
 				t.Errorf("%d warnings: %s", warned, b.log.String())
 			}
-			b.want("made outside SkyPANEL, billed 10.00 a month", `SELECT note FROM serversync.servers WHERE virtfusion_id = 506`)
+			b.want("made outside SkyPANEL, billed 10.00 a month, 7.30 as charged", `SELECT note FROM serversync.servers WHERE virtfusion_id = 506`)
 		})
 	}
 }

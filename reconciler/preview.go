@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -190,7 +191,79 @@ func effectOf(d *Decision, in *Input) db.RunEffect {
 			e.FirstCharge, e.Collected = n.Charge.Amount, n.Charge.Tokens > 0
 		}
 	}
+	if e.Effect != db.EffectNone {
+		e.Shares = sharesOf(d, in)
+	}
 	return e
+}
+
+// sharesOf are a decision's effects by customer, in the order of their ids. Rows of
+// customers for whom nothing changes are in none.
+func sharesOf(d *Decision, in *Input) []db.RunShare {
+	byUser := make(map[int64]*db.RunShare)
+	of := func(userID int64) *db.RunShare {
+		if byUser[userID] == nil {
+			byUser[userID] = &db.RunShare{UserID: userID}
+		}
+		return byUser[userID]
+	}
+	for _, row := range relevant(in.Rows, &d.State) {
+		if row.Hours <= 0 {
+			row.Hours = in.Policy.HoursPerMonth
+		}
+		share, after := of(row.UserID), afterwards(row, d)
+		share.ListBefore, share.EffectiveBefore = plus(share.ListBefore, share.EffectiveBefore, &row)
+		share.ListAfter, share.EffectiveAfter = plus(share.ListAfter, share.EffectiveAfter, &after)
+	}
+	for i := range in.Rows {
+		row := &in.Rows[i]
+		count(&of(row.UserID).Rows, row, d, in)
+	}
+	if n := d.Create; n != nil {
+		share, made := of(n.UserID), Row{Enabled: n.Enabled, MonthlyPrice: n.MonthlyPrice, Hours: n.Hours}
+		share.Rows.Created++
+		share.ListAfter, share.EffectiveAfter = plus(share.ListAfter, share.EffectiveAfter, &made)
+		if n.Charge != nil {
+			share.FirstCharge, share.Collected = n.Charge.Amount, n.Charge.Tokens > 0
+		}
+	}
+	shares := make([]db.RunShare, 0, len(byUser))
+	for _, userID := range slices.Sorted(maps.Keys(byUser)) {
+		if s := byUser[userID]; s.Rows != (db.RowChanges{}) || !s.ListAfter.Equal(s.ListBefore) || !s.EffectiveAfter.Equal(s.EffectiveBefore) {
+			shares = append(shares, *s)
+		}
+	}
+	return shares
+}
+
+// count adds what a decision does to a row, if that bills otherwise.
+func count(rows *db.RowChanges, was *Row, d *Decision, in *Input) {
+	if was.Enabled && slices.ContainsFunc(d.Withdraw, func(w RowWithdrawal) bool { return w.RowID == was.ID }) {
+		rows.Withdrawn++
+		return
+	}
+	at := slices.IndexFunc(d.Changes, func(c RowChange) bool { return c.RowID == was.ID })
+	if at < 0 {
+		return
+	}
+	c, after := &d.Changes[at], afterwards(*was, d)
+	switch off := was.Enabled && !after.Enabled; {
+	case off && moves(d, c, in):
+		rows.Moved++
+	case off && (closes(d, c) || d.State.Reason == ReasonOperator):
+		rows.Ended++
+	case off:
+		rows.Disabled++
+	case !was.Enabled && after.Enabled:
+		rows.Enabled++
+	case c.Terms != nil && !sameTerms(was, &after):
+		rows.Changed++
+	}
+}
+
+// moves reports that a change closes a row because the server is another owner's.
+func moves(d *Decision, c *RowChange, in *Input) bool {
+	return closes(d, c) && c.Closed == ClosedMoved && (d.Create != nil || d.State.UserID != nil || ownerChanged(in.Known, &d.State))
 }
 
 // plus adds what a row costs a month, if it is on, by the list and as SkyPANEL
@@ -227,34 +300,18 @@ func afterwards(r Row, d *Decision) Row {
 // effect is what a decision does to the books, in one word: the weightiest, where
 // it does several things.
 func effect(d *Decision, in *Input) string {
-	var moved, ended, changed bool
-	rows := make(map[int64]*Row, len(in.Rows))
+	var rows db.RowChanges
 	for i := range in.Rows {
-		rows[in.Rows[i].ID] = &in.Rows[i]
-	}
-	for i := range d.Changes {
-		c, was := &d.Changes[i], rows[d.Changes[i].RowID]
-		after := afterwards(*was, d)
-		switch off := was.Enabled && !after.Enabled; {
-		case off && closes(d, c) && c.Closed == ClosedMoved && (d.Create != nil || d.State.UserID != nil || ownerChanged(in.Known, &d.State)):
-			moved = true
-		case off && (closes(d, c) || d.State.Reason == ReasonOperator):
-			ended = true
-		case was.Enabled != after.Enabled, c.Terms != nil && !sameTerms(was, &after):
-			changed = true
-		}
-	}
-	for _, w := range d.Withdraw {
-		ended = ended || rows[w.RowID].Enabled
+		count(&rows, &in.Rows[i], d, in)
 	}
 	switch {
-	case moved:
+	case rows.Moved > 0:
 		return db.EffectMove
 	case d.Create != nil:
 		return db.EffectCreate
-	case ended:
+	case rows.Ended+rows.Withdrawn > 0:
 		return db.EffectEnd
-	case changed:
+	case rows.Enabled+rows.Disabled+rows.Changed > 0:
 		return db.EffectChange
 	default:
 		return db.EffectNone

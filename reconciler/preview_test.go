@@ -111,6 +111,55 @@ func (h *happened) check(t rapid.TB, e *db.RunEffect, changed bool) {
 	}
 }
 
+// checkShares compares what was foreseen for each customer with what happened.
+func (h *happened) checkShares(t rapid.TB, e *db.RunEffect) {
+	t.Helper()
+	changes := make(map[int64]decimal.Decimal)
+	for _, side := range []struct {
+		bills map[int64]bill
+		sign  int64
+	}{{h.before, -1}, {h.after, 1}} {
+		for _, b := range side.bills {
+			if b.on {
+				changes[b.user] = changes[b.user].Add(skypanel.EffectiveMonthly(decimal.RequireFromString(b.price), b.hours).Mul(decimal.NewFromInt(side.sign)))
+			}
+		}
+	}
+	var rows db.RowChanges
+	for _, share := range e.Shares {
+		if got := share.Change(); !got.Equal(changes[share.UserID]) {
+			t.Errorf("for user %d %s more a month were foreseen, it is %s: %+v", share.UserID, got, changes[share.UserID], e)
+		}
+		delete(changes, share.UserID)
+		rows.Created += share.Rows.Created
+		rows.Enabled += share.Rows.Enabled
+		rows.Ended += share.Rows.Ended + share.Rows.Withdrawn + share.Rows.Moved + share.Rows.Disabled
+	}
+	for user, change := range changes {
+		if !change.IsZero() {
+			t.Errorf("nobody foresaw that user %d pays %s more a month: %+v", user, change, e)
+		}
+	}
+	var seen db.RowChanges
+	for id, now := range h.after {
+		was, known := h.before[id]
+		switch {
+		case !known:
+			seen.Created++
+		case !was.on && now.on:
+			seen.Enabled++
+		}
+	}
+	for id, was := range h.before {
+		if was.on && !h.after[id].on {
+			seen.Ended++
+		}
+	}
+	if rows != seen {
+		t.Errorf("rows that come, go on and go off: %+v were foreseen, %+v did: %+v", rows, seen, e)
+	}
+}
+
 // billing is what the rows that match the usual server say, by their ids.
 func (b *books) billing() map[int64]bill {
 	bills := make(map[int64]bill)
@@ -250,8 +299,8 @@ func TestPreviewOfEachKind(t *testing.T) {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 	why := map[int64]string{
-		502: "the price changed from 7.30 to 10.00", 503: "moved from SkyPANEL user 7 to SkyPANEL user 8", 504: "is gone",
-		505: "nobody in SkyPANEL", 506: "turned up", 601: "billed 3.60 a month (Cheap)", 604: "is nobody in SkyPANEL",
+		502: "the price changed from 7.30 to 10.00 a month, as charged from 7.30 to 7.30", 503: "moved from SkyPANEL user 7 to SkyPANEL user 8", 504: "is gone",
+		505: "nobody in SkyPANEL", 506: "turned up", 601: "billed 3.60 a month, 0.00 as charged (Cheap)", 604: "is nobody in SkyPANEL",
 	}
 	for _, e := range b.preview([]int64{506}, b.news(502, packaged(10)), b.news(503, ownedBy(owner8)), b.news(504, destroyed),
 		b.news(505, ownedBy(nobody)), b.news(601, packaged(12)), b.news(604, ownedBy(nobody))) {
@@ -263,6 +312,39 @@ func TestPreviewOfEachKind(t *testing.T) {
 	b.exec(`UPDATE users SET virtfusion_id = NULL WHERE id = 7`)
 	if got, want := short(b.preview(nil, b.news(501))), "501 end off 7.30→0.00 7.30→0.00"; got != want {
 		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+// TestPreviewByCustomer: of a move both customers have their part, and each kind
+// of coming and going is counted as what it is.
+func TestPreviewByCustomer(t *testing.T) {
+	t.Parallel()
+	b := withJob(t)
+	b.exec(`INSERT INTO package_pricing (virtfusion_package_id, name, price) VALUES (10, 'Ten', 1000), (11, 'Eleven', 1100)`)
+	b.hear(b.news(502), b.news(503), b.news(504), b.news(506), b.news(510))
+	b.pass(time.Minute)
+	b.skypanelOrders(506)
+	b.exec(`UPDATE virtfusion_hourly_billing SET billing_enabled = false WHERE virtfusion_server_id = 510`)
+	b.exec(`UPDATE serversync.billing_rows SET enabled = false WHERE virtfusion_id = 510`)
+	all := make(db.CustomerEffects)
+	for _, e := range b.preview([]int64{506, 510}, b.news(502, packaged(10)), b.news(503, ownedBy(owner8), packaged(11)), b.news(504, destroyed), b.news(601, packaged(unpriced)), b.news(602)) {
+		all.Add(&e)
+	}
+	var got []string
+	for _, c := range all.Over(decimal.NewFromInt(-1)) {
+		got = append(got, fmt.Sprintf("%d: %d servers %+v list %s→%s effective %s→%s first %d %s", c.UserID, c.Servers, c.Rows,
+			c.ListBefore.StringFixed(2), c.ListAfter.StringFixed(2), c.EffectiveBefore.StringFixed(2), c.EffectiveAfter.StringFixed(2), c.FirstCharges, c.FirstChargeAmount))
+	}
+	want := []string{
+		// 503 goes, 504 ends, one of 506's two rows is withdrawn, 510 and 602 come: 36.50 become 29.20.
+		"8: 1 servers {Created:1 Ended:0 Withdrawn:0 Moved:0 Enabled:0 Disabled:0 Changed:0} list 0.00→11.00 effective 0.00→14.60 first 1 0.0151",
+		"7: 7 servers {Created:2 Ended:1 Withdrawn:1 Moved:1 Enabled:1 Disabled:0 Changed:1} list 36.50→31.90 effective 36.50→29.20 first 1 0.01",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	if over := all.Over(decimal.RequireFromString("7.30")); len(over) != 1 || over[0].UserID != 8 {
+		t.Errorf("over 7.30, and not at it, is %+v", over)
 	}
 }
 
@@ -559,6 +641,9 @@ func (c *scene) compare(t *rapid.T, b *billed, foreseen map[int64]db.RunEffect, 
 		h.state.BillingOn = e.Billing == billingOn
 	}
 	h.check(t, &e, e.Changes)
+	if !strings.HasPrefix(e.Why, ifConfirmed) {
+		h.checkShares(t, &e)
+	}
 	if strings.Contains(h.state.Note, "waits for approval") {
 		t.Errorf("it waits no longer: %s", h.state.Note)
 	}

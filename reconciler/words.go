@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/shopspring/decimal"
+
+	"serversync/internal/skypanel"
 )
 
 // clock is a time for people who read log lines and histories.
@@ -17,6 +19,35 @@ func money(d decimal.Decimal) string {
 		return d.StringFixed(2)
 	}
 	return d.StringFixed(4)
+}
+
+// monthWords are a price a month and, where SkyPANEL's rounding makes another amount of
+// it by these hours, what is charged.
+func monthWords(price decimal.Decimal, hours int64) string {
+	words := money(price) + " a month"
+	if charged := chargedMonthly(price, hours); !charged.Equal(price) {
+		words += ", " + money(charged) + " as charged"
+	}
+	return words
+}
+
+// chargedMonthly is what SkyPANEL charges a month; where nobody knows the hours, the
+// price.
+func chargedMonthly(price decimal.Decimal, hours int64) decimal.Decimal {
+	if hours <= 0 {
+		return price
+	}
+	return skypanel.EffectiveMonthly(price, hours)
+}
+
+// priceWords say that a row gets another price.
+func priceWords(r *Row, t terms) string {
+	words := fmt.Sprintf("the price changed from %s to %s a month", money(r.MonthlyPrice), money(t.monthlyPrice))
+	was, is := chargedMonthly(r.MonthlyPrice, r.Hours), chargedMonthly(t.monthlyPrice, t.hours)
+	if was.Equal(r.MonthlyPrice) && is.Equal(t.monthlyPrice) {
+		return words
+	}
+	return words + fmt.Sprintf(", as charged from %s to %s", money(was), money(is))
 }
 
 // reasonWords explains why billing is off, and what would turn it on.
@@ -45,7 +76,7 @@ func reasonWords(r Reason) string {
 
 func externalNote(t terms) string {
 	if t.on {
-		return fmt.Sprintf("made outside SkyPANEL, billed %s a month", money(t.monthlyPrice))
+		return fmt.Sprintf("made outside SkyPANEL, billed %s", monthWords(t.monthlyPrice, t.hours))
 	}
 	return "made outside SkyPANEL, " + reasonWords(t.reason)
 }
@@ -54,7 +85,7 @@ func createdWords(n *NewRow, t terms) string {
 	if !t.on {
 		return reasonWords(t.reason)
 	}
-	words := fmt.Sprintf("billed %s a month (%s)", money(n.MonthlyPrice), n.PackageName)
+	words := fmt.Sprintf("billed %s (%s)", monthWords(n.MonthlyPrice, n.Hours), n.PackageName)
 	if n.Charge != nil && n.Charge.Tokens > 0 {
 		return words + fmt.Sprintf(", the first hour of %s is taken from the user's credit in VirtFusion, SkyPANEL goes on from %s",
 			money(n.Charge.Amount), clock(n.LastBilledAt))
@@ -69,11 +100,11 @@ func createdWords(n *NewRow, t terms) string {
 func changedWords(r *Row, t terms, now time.Time) string {
 	switch {
 	case t.on && !r.Enabled:
-		return fmt.Sprintf("billed %s a month from %s on", money(t.monthlyPrice), clock(later(deref(r.LastBilledAt), now)))
+		return fmt.Sprintf("billed %s, from %s on", monthWords(t.monthlyPrice, t.hours), clock(later(deref(r.LastBilledAt), now)))
 	case !t.on && r.Enabled:
 		return reasonWords(t.reason)
 	case !r.MonthlyPrice.Equal(t.monthlyPrice):
-		return fmt.Sprintf("the price changed from %s to %s a month", money(r.MonthlyPrice), money(t.monthlyPrice))
+		return priceWords(r, t)
 	case r.PackageID != t.packageID:
 		return fmt.Sprintf("the package changed from %s to %s", r.PackageName, t.packageName)
 	default:

@@ -36,7 +36,8 @@ func (k *books) fill(ctx context.Context, servers int) error {
 			created_at, updated_at, built_at, status, billing, billing_id, note, settle_until, observed_at, observed_source, observed_event_id, first_seen_at, last_seen_at)
 		SELECT id, uuid, account, user_id, user_id, name, name || '.customer.example', 'running', 3,
 			package_id, 1024, 25, 1000, 1, addresses, n % 20 + 1, 'host' || (n % 20 + 1), 1,
-			born, born, born, 'external', 'on', n + 1, 'made outside SkyPANEL, billed ' || round(price / 100.0, 2) || ' a month', born, born, 'webhook', md5(n::text), born, born
+			born, born, born, 'external', 'on', n + 1, 'made outside SkyPANEL, billed ' || round(price / 100.0, 2) || ' a month' ||
+			CASE WHEN round(price / 730.0) * 730 <> price THEN ', ' || round(round(price / 730.0) * 7.3, 2) || ' as charged' ELSE '' END, born, born, 'webhook', md5(n::text), born, born
 		FROM filler`,
 		`INSERT INTO serversync.server_words (virtfusion_id, words)
 		SELECT virtfusion_id, serversync.words_of(virtfusion_id, name, hostname, uuid, ip_addresses) FROM serversync.servers`,

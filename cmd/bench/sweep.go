@@ -239,7 +239,8 @@ func (f *fleet) record(ctx context.Context) error {
 		FROM serversync.servers s JOIN package_pricing p ON p.virtfusion_package_id = s.package_id`,
 		`INSERT INTO serversync.billing_rows (billing_id, virtfusion_id, made_by, user_id, enabled, package_id, monthly_price, last_billed_at, created_at, updated_at)
 		SELECT id, virtfusion_server_id, 'serversync', user_id, true, package_id, monthly_price, last_billed_at, '2026-01-01', '2026-01-01' FROM virtfusion_hourly_billing`,
-		`UPDATE serversync.servers s SET billing_id = b.id, note = 'made outside SkyPANEL, billed ' || round(b.monthly_price, 2) || ' a month', settle_until = s.created_at
+		`UPDATE serversync.servers s SET billing_id = b.id, note = 'made outside SkyPANEL, billed ' || round(b.monthly_price, 2) || ' a month' ||
+			CASE WHEN round(b.monthly_price / 7.3) * 7.3 <> b.monthly_price THEN ', ' || round(round(b.monthly_price / 7.3) * 7.3, 2) || ' as charged' ELSE '' END, settle_until = s.created_at
 		FROM virtfusion_hourly_billing b WHERE b.virtfusion_server_id = s.virtfusion_id`,
 		`VACUUM ANALYZE`)
 }

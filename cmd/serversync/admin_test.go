@@ -150,7 +150,7 @@ func TestExplain(t *testing.T) {
 		"status     external, billing on: made outside SkyPANEL, billed 10.00 a month",
 		"owner      VirtFusion user 7, SkyPANEL user 41",
 		"package    3 Small, list price 10.00 a month",
-		"billing row 1 (ours, on): user 41, Small, 10.0000 a month, 0.013699 an hour",
+		"billing row 1 (ours, on): user 41, Small, 10.0000 a month (7.30 as charged), 0.013699 an hour",
 		"next       SkyPANEL charges 2 tokens (0.02) at 20", "then 1 token (0.01) an hour: 7.30 a month, where the row says 10.00",
 		"charge 1  0.0137 from 20", "pending",
 		"observed: first seen in VirtFusion, by webhook", "    uuid: " + explainedUUID,

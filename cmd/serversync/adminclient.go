@@ -87,17 +87,55 @@ func (a *adminClient) call(ctx context.Context, method, path string, query url.V
 
 // send is call with a body.
 func (a *adminClient) send(ctx context.Context, r *request, data any) error {
+	response, err := a.do(ctx, r)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = response.Body.Close() }()
+	content, err := a.read(response)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(content, data); err != nil {
+		return fmt.Errorf("read the answer of the service at %s (is it of another version than %s?): %w", a.base, version, err)
+	}
+	return nil
+}
+
+// fetch reads a file of the service's, whole.
+func (a *adminClient) fetch(ctx context.Context, path string, query url.Values) ([]byte, error) {
+	response, err := a.do(ctx, &request{method: http.MethodGet, path: path, query: query})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = response.Body.Close() }()
+	if response.StatusCode != http.StatusOK {
+		_, err := a.read(response)
+		return nil, cmp.Or(err, error(&noServiceError{fmt.Errorf("what answers at %s sends no file: set SERVERSYNC_URL to where the service runs", a.base)}))
+	}
+	content, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("the file of the service at %s ended early: try again: %w", a.base, err)
+	case len(content) > maxAnswer:
+		return nil, fmt.Errorf("the file of the service at %s is larger than 64 MiB: fetch GET %s by other means", a.base, path)
+	}
+	return content, nil
+}
+
+// do sends a request.
+func (a *adminClient) do(ctx context.Context, r *request) (*http.Response, error) {
 	content := io.Reader(http.NoBody)
 	if r.body != nil {
 		encoded, err := json.Marshal(r.body)
 		if err != nil {
-			return fmt.Errorf("ask the service at %s: %w", a.base, err)
+			return nil, fmt.Errorf("ask the service at %s: %w", a.base, err)
 		}
 		content = bytes.NewReader(encoded)
 	}
 	request, err := http.NewRequestWithContext(ctx, r.method, a.base+r.path+"?"+r.query.Encode(), content)
 	if err != nil {
-		return fmt.Errorf("ask the service at %s: %w", a.base, err)
+		return nil, fmt.Errorf("ask the service at %s: %w", a.base, err)
 	}
 	if r.body != nil {
 		request.Header.Set("Content-Type", "application/json")
@@ -107,9 +145,13 @@ func (a *adminClient) send(ctx context.Context, r *request, data any) error {
 	}
 	response, err := a.http.Do(request)
 	if err != nil {
-		return &noServiceError{fmt.Errorf("no service answers at %s (%w): start it with serversync serve, or set SERVERSYNC_URL to where it runs", a.base, errors.Unwrap(err))}
+		return nil, &noServiceError{fmt.Errorf("no service answers at %s (%w): start it with serversync serve, or set SERVERSYNC_URL to where it runs", a.base, errors.Unwrap(err))}
 	}
-	defer func() { _ = response.Body.Close() }()
+	return response, nil
+}
+
+// read reads an answer's data, or why there is none.
+func (a *adminClient) read(response *http.Response) (json.RawMessage, error) {
 	var body struct {
 		Success bool            `json:"success"`
 		Data    json.RawMessage `json:"data"`
@@ -118,17 +160,14 @@ func (a *adminClient) send(ctx context.Context, r *request, data any) error {
 			Message string `json:"message"`
 		} `json:"error"`
 	}
-	err = json.NewDecoder(io.LimitReader(response.Body, maxAnswer)).Decode(&body)
+	err := json.NewDecoder(io.LimitReader(response.Body, maxAnswer)).Decode(&body)
 	if err != nil || !body.Success && body.Error.Code == "" {
-		return &noServiceError{fmt.Errorf("what answers at %s is not serversync, or an older version of it: set SERVERSYNC_URL to where the service runs", a.base)}
+		return nil, &noServiceError{fmt.Errorf("what answers at %s is not serversync, or an older version of it: set SERVERSYNC_URL to where the service runs", a.base)}
 	}
 	if !body.Success {
-		return a.refusal(&apiError{status: response.StatusCode, code: body.Error.Code, message: body.Error.Message})
+		return nil, a.refusal(&apiError{status: response.StatusCode, code: body.Error.Code, message: body.Error.Message})
 	}
-	if err := json.Unmarshal(body.Data, data); err != nil {
-		return fmt.Errorf("read the answer of the service at %s (is it of another version than %s?): %w", a.base, version, err)
-	}
-	return nil
+	return body.Data, nil
 }
 
 // refusal says what to do about a refusal.

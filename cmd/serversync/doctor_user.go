@@ -12,6 +12,7 @@ import (
 	"github.com/uptrace/bun"
 
 	"serversync/db"
+	"serversync/internal/skypanel"
 	"serversync/virtfusion"
 )
 
@@ -177,7 +178,13 @@ func (e *userExam) examineServer(id int64, known *db.Server, rows []db.BillingMa
 			state = "on"
 			on++
 		}
-		words = append(words, fmt.Sprintf("billing row %d of user %d is %s at $%s a month", r.ID, r.UserID, state, r.MonthlyPrice.StringFixed(2)))
+		price := "$" + r.MonthlyPrice.StringFixed(2) + " a month"
+		if h := r.HoursInMonth; h != nil && *h > 0 {
+			if charged := skypanel.EffectiveMonthly(r.MonthlyPrice, *h); !charged.Equal(r.MonthlyPrice) {
+				price += " ($" + charged.StringFixed(2) + " as charged)"
+			}
+		}
+		words = append(words, fmt.Sprintf("billing row %d of user %d is %s at %s", r.ID, r.UserID, state, price))
 	}
 	if len(rows) == 0 {
 		words = append(words, "it has no billing row")

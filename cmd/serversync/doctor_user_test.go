@@ -53,7 +53,7 @@ func TestDoctorOfAUser(t *testing.T) {
 	want(t, found, "link", api.SeverityOK, "agree: VirtFusion's user 70")
 	want(t, found, "VirtFusion's list", api.SeverityOK, "4 servers")
 	check := func(id int64) string { return fmt.Sprint("server ", id) }
-	want(t, found, check(ids[0]), api.SeverityOK, "external, billing on: as its note says; VirtFusion lists it; billing row 1 of user 7 is on at $11.00 a month")
+	want(t, found, check(ids[0]), api.SeverityOK, "external, billing on: as its note says; VirtFusion lists it; billing row 1 of user 7 is on at $11.00 a month ($14.60 as charged)")
 	want(t, found, check(ids[1]), api.SeverityWarning, "external, billing off (unpriced)")
 	want(t, found, check(ids[2]), api.SeverityError, "the books and VirtFusion disagree: gone")
 	want(t, found, check(ids[3]), api.SeverityError, "it is not in the books; VirtFusion lists it; it has no billing row → have the user's servers looked at: serversync sweep --user 7")

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/shopspring/decimal"
 	"github.com/urfave/cli/v3"
 
 	"serversync/api"
@@ -160,7 +161,13 @@ func tellRow(p *page, r *api.BillingRow) {
 	if r.ClosedReason != nil {
 		state += ", closed by us: " + *r.ClosedReason
 	}
-	p.linef("billing row %d (%s, %s): user %d, %s, %s a month, %s an hour", r.ID, whose, state, r.UserID, r.PackageName, r.MonthlyPrice, r.HourlyRate)
+	price := r.MonthlyPrice + " a month"
+	list, err := decimal.NewFromString(r.MonthlyPrice)
+	charged, errCharged := decimal.NewFromString(r.NextCharge.EffectiveMonthly)
+	if err == nil && errCharged == nil && !charged.Equal(list) {
+		price += " (" + r.NextCharge.EffectiveMonthly + " as charged)"
+	}
+	p.linef("billing row %d (%s, %s): user %d, %s, %s, %s an hour", r.ID, whose, state, r.UserID, r.PackageName, price, r.HourlyRate)
 	p.linef("  billed until %s", when(r.LastBilledAt))
 	p.linef("  next       %s", r.NextCharge.Words)
 	for _, c := range r.Charges {

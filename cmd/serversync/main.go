@@ -75,7 +75,7 @@ func root(stdout, stderr io.Writer) *cli.Command {
 		Writer:    stdout,
 		ErrWriter: stderr,
 		Commands: []*cli.Command{
-			serveCommand(), demoCommand(), simulateCommand(), sweepCommand(), replayCommand(), statusCommand(), explainCommand(), cleanupCommand(),
+			serveCommand(), demoCommand(), simulateCommand(), sweepCommand(), replayCommand(), undoCommand(), statusCommand(), explainCommand(), cleanupCommand(),
 			migrateCommand(), doctorCommand(), auditCommand(), readyCommand(),
 			{
 				Name:  "version",

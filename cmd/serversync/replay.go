@@ -28,9 +28,13 @@ func replayCommand() *cli.Command {
 			&cli.StringFlag{Name: "until", Usage: "until when: a time, or how long ago (default: now)", Sources: cli.EnvVars("REPLAY_UNTIL")},
 			&cli.BoolFlag{Name: "dry-run", Usage: "say what would change, and change nothing", Sources: cli.EnvVars("REPLAY_DRY_RUN")},
 			&cli.BoolFlag{Name: "no-wait", Usage: "do not watch the run", Sources: cli.EnvVars("REPLAY_NO_WAIT")},
+			changesOverFlag("REPLAY"), csvFlag("REPLAY"),
 			&cli.BoolFlag{Name: "json", Usage: "print the run as JSON, and nothing else", Sources: cli.EnvVars("REPLAY_JSON")}),
 		Action: func(ctx context.Context, cmd *cli.Command) error {
 			begin, err := replayRequest(cmd)
+			if err == nil {
+				err = checkPreviewFlags(cmd)
+			}
 			if err != nil {
 				return err
 			}

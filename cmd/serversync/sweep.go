@@ -30,11 +30,16 @@ func sweepCommand() *cli.Command {
 			&cli.BoolFlag{Name: "dry-run", Usage: "say what would change, and change nothing", Sources: cli.EnvVars("SWEEP_DRY_RUN")},
 			&cli.StringFlag{Name: "user", Usage: "only the servers of this user: SkyPANEL's users.id", Sources: cli.EnvVars("SWEEP_USER")},
 			&cli.StringFlag{Name: "approve", Usage: "let this run go on, which waits for approval", Sources: cli.EnvVars("SWEEP_APPROVE")},
+			&cli.StringFlag{Name: "preview", Usage: "with --approve: the preview that is approved; refused when the run was previewed again since", Sources: cli.EnvVars("SWEEP_PREVIEW")},
 			&cli.StringFlag{Name: "watch", Usage: "start nothing, watch this run", Sources: cli.EnvVars("SWEEP_WATCH")},
 			&cli.BoolFlag{Name: "no-wait", Usage: "do not watch the run", Sources: cli.EnvVars("SWEEP_NO_WAIT")},
+			changesOverFlag("SWEEP"), csvFlag("SWEEP"),
 			&cli.BoolFlag{Name: "json", Usage: "print the run as JSON, and nothing else", Sources: cli.EnvVars("SWEEP_JSON")}),
 		Action: func(ctx context.Context, cmd *cli.Command) error {
 			begin, err := sweepRequest(cmd)
+			if err == nil {
+				err = checkPreviewFlags(cmd)
+			}
 			if err != nil {
 				return err
 			}
@@ -61,8 +66,14 @@ func sweepRequest(cmd *cli.Command) (request, error) {
 	switch {
 	case (approve != "" || watch != "") && (user != "" || dryRun) || approve != "" && watch != "":
 		return request{}, &usageError{errors.New("--approve and --watch name a run that there is: leave out the other one, --user and --dry-run")}
+	case approve == "" && cmd.String("preview") != "":
+		return request{}, &usageError{errors.New("--preview says what is approved: name the run with --approve")}
 	case approve != "":
-		return request{method: http.MethodPost, path: runPath(approve) + "/approve"}, nil
+		query := url.Values{}
+		if mark := cmd.String("preview"); mark != "" {
+			query.Set("preview", mark)
+		}
+		return request{method: http.MethodPost, path: runPath(approve) + "/approve", query: query}, nil
 	case watch != "":
 		return request{method: http.MethodGet, path: runPath(watch)}, nil
 	case user != "":
@@ -103,12 +114,14 @@ func sweep(ctx context.Context, cmd *cli.Command, client *adminClient, begin req
 	if err != nil {
 		return err
 	}
+	customers, unread := readPreview(ctx, cmd, client, &run)
+	unread = errors.Join(unread, listLeft(ctx, client, &run))
 	if asJSON {
 		err = printJSON(out, run)
 	} else {
-		err = tellRun(&run).print(out)
+		err = tellRun(&run, customers).print(out)
 	}
-	return errors.Join(err, verdict(&run))
+	return errors.Join(unread, err, verdict(&run))
 }
 
 // showBegun shows a run that nobody watches.

@@ -58,7 +58,7 @@ func administer(t *testing.T) *administered {
 		t.Fatal(err)
 	}
 	routes, err := api.New(api.Config{
-		DB: a.db, Syncs: a, Replays: a, AdminToken: testToken, Now: time.Now, Log: zerolog.Nop(),
+		DB: a.db, Syncs: a, Replays: a, Bulks: a, AdminToken: testToken, Now: time.Now, Log: zerolog.Nop(),
 		Queue: func(context.Context) (int64, error) { return 12, nil }, Checks: func(context.Context) []api.Finding { return nil },
 	})
 	if err != nil {

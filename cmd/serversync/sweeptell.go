@@ -12,8 +12,9 @@ import (
 	"serversync/api"
 )
 
-// tellRun writes what a run saw and did, in plain words.
-func tellRun(run *api.Run) *page {
+// tellRun writes what a run saw and did, in plain words; customers are those of its
+// preview that are to be shown, nil: none.
+func tellRun(run *api.Run, customers *api.PreviewCustomers) *page {
 	var p page
 	p.linef("%s", runTitle(run))
 	if run.Note != "" {
@@ -25,7 +26,11 @@ func tellRun(run *api.Run) *page {
 	}
 	if len(run.Problems) > 0 {
 		p.blank()
-		p.linef("What it could not see or do:")
+		if run.Undoes != nil {
+			p.linef("What is left:")
+		} else {
+			p.linef("What it could not see or do:")
+		}
 	}
 	for i := range run.Problems {
 		p.linef("  %s", problemWords(&run.Problems[i]))
@@ -36,6 +41,7 @@ func tellRun(run *api.Run) *page {
 	if run.Preview != nil {
 		p.blank()
 		tellPreview(&p, run)
+		tellCustomers(&p, customers)
 	}
 	tellNext(&p, run)
 	return &p
@@ -71,6 +77,17 @@ func stateWords(state string) string {
 // tellSeen says what was looked at.
 func tellSeen(p *page, run *api.Run) {
 	g := &run.Progress
+	if u := run.Undoes; u != nil {
+		what := "what was done"
+		switch {
+		case u.RunID != nil:
+			what = "run " + *u.RunID
+		case u.ServerID != nil && u.At != nil:
+			what = fmt.Sprintf("the change of server %d at %s", *u.ServerID, u.At.UTC().Format("2006-01-02 15:04:05 UTC"))
+		}
+		p.linef("  %-9s %s, which concerned %s", "takes back", what, counted(g.Listed, "server"))
+		return
+	}
 	seen := counted(g.Listed, "server")
 	if run.UserID == nil && g.Total > 0 {
 		seen += fmt.Sprintf(" of VirtFusion's %d", g.Total)
@@ -135,16 +152,23 @@ func failedAmong(problems []api.Problem) (n int64) {
 func tellPreview(p *page, run *api.Run) {
 	v := run.Preview
 	if changes(v) == 0 {
-		p.linef("Nothing in the books changes by what it found.")
+		p.linef("Nothing in the books changes by it.")
 		return
 	}
-	p.linef("What its findings change in the books, for %s:", counted(v.Customers, "customer"))
+	what := "What its findings change"
+	if run.Undoes != nil {
+		what = "What taking it back changes"
+	}
+	p.linef("%s in the books, for %s:", what, counted(v.Customers, "customer"))
 	create := fmt.Sprintf("%d billing rows", v.Create)
 	if v.CreateOff > 0 {
 		create += fmt.Sprintf(", %d of them not billed (%s)", v.CreateOff, reasons(v.Off))
 	}
 	p.linef("  %-9s %s", "create", create)
 	p.linef("  %-9s %d change, %d move to another owner, %d end, %d stay as they are", "others", v.Change, v.Move, v.End, v.None)
+	if words := rowWords(&v.Rows); words != "" {
+		p.linef("  %-9s %s", "rows", words)
+	}
 	if v.Missing > 0 {
 		p.linef("  %-9s %d of those that end were not in VirtFusion's list; they are asked for by their ids first", "missing", v.Missing)
 	}
@@ -156,6 +180,9 @@ func tellPreview(p *page, run *api.Run) {
 		p.linef("  %-9s %s of %s in all %s", "at once", counted(v.FirstCharges, "first charge"), v.FirstChargeAmount, fate)
 	}
 	p.linef("  %-9s %s by the prices, %s as it is charged: SkyPANEL charges each hour in whole tokens (cents), rounded", "a month", signed(v.ListMonthly), signed(v.EffectiveMonthly))
+	if v.Rows != (api.RowChanges{}) {
+		p.linef("  %-9s %s → %s as it is charged for what changes, %s → %s by the prices", "", v.EffectiveBefore, v.EffectiveAfter, v.ListBefore, v.ListAfter)
+	}
 	if len(v.Largest) > 0 {
 		p.linef("The largest changes, by month:")
 	}
@@ -195,7 +222,14 @@ func tellNext(p *page, run *api.Run) {
 		if v != nil && v.Asks != nil {
 			p.linef("It waits for approval: %s.", strings.TrimRight(*v.Asks, "."))
 		}
-		p.linef("To let it be done: serversync sweep --approve %s", run.ID)
+		if v != nil {
+			tellDifference(p, v.Differs)
+		}
+		mark := ""
+		if v != nil && v.Mark != nil {
+			mark = " --preview " + *v.Mark
+		}
+		p.linef("To let it be done: serversync sweep --approve %s%s", run.ID, mark)
 	case run.DryRun && v != nil && v.Asks != nil:
 		p.blank()
 		p.linef("A run that is no dry run would wait for approval: %s.", strings.TrimRight(*v.Asks, "."))

@@ -3,6 +3,7 @@ import { call } from './api.js';
 import { fill, h } from './dom.js';
 import { plural } from './format.js';
 import { button, effects, follow, meter, ordering, pages, previewOf, problemsOf, resultsOf } from './admin-parts.js';
+import { billsOf } from './admin-preview.js';
 import { resultTable } from './admin-runs.js';
 
 const actions = {
@@ -86,10 +87,12 @@ export function bulk({ choose, done = () => {}, preset = 'resync', signal }) {
 		const n = mine.ids.length;
 		apply.textContent = n > 0 ? `Apply to ${plural(n, 'server')}` : 'Apply';
 		apply.disabled = n === 0;
+		const bills = answer.preview ? billsOf(answer.runId, signal) : null;
+		bills?.load();
 		fill(shown, h('p', { class: answer.preview ? 'notice' : 'notice bad' }, h('strong', {}, 'Preview: '), `“${actions[wanted.action][0]}” for ${plural(answer.results.length, 'server')} `,
 			answer.preview ? `would ${effects(answer.preview)}.` : 'could not be worked out: nothing can be applied. Look at it again in a moment.',
 			answer.preview && wanted.action === 'resync' ? ' VirtFusion is asked for each, so that what it says by then counts.' : ''),
-		problemsOf(answer.errors), answer.preview ? previewOf(answer.preview, { many: false }) : null, resultsTable(answer.results));
+		problemsOf(answer.errors), answer.preview ? [previewOf(answer.preview, { many: false }), bills.element] : null, resultsTable(answer.results));
 	}
 	async function doIt() {
 		const { wanted, ids } = previewed;

@@ -3,6 +3,7 @@ import { call, get, post } from './api.js';
 import { fill, h, say } from './dom.js';
 import { ago, number, plural, sentence, took, when } from './format.js';
 import { kinds, phases, runStates } from './words.js';
+import { billsOf, differenceOf } from './admin-preview.js';
 import { area, ask, button, counts, effects, failure, figures, link, meter, pages, previewOf, problemsOf, runBadge, runName, section, serverLink, sums, table, to, userLink } from './admin-parts.js';
 
 const options = (all, label, chosen) => [h('option', { value: '' }, 'All'), ...Object.entries(all).map(([value, x]) => h('option', { value, selected: value === chosen }, label(x)))];
@@ -69,7 +70,9 @@ export function run(page) {
 	const state = area(null, (r) => [h('p', { class: 'standing' }, runBadge(r), ' ', sentence(r.note)),
 		r.supersededBy ? h('p', { class: 'notice' }, 'A newer run took over what this one found. ', link('Go to that one', `runs/${r.supersededBy}`)) : null, about(r)]);
 	const decision = area(null, (r) => [question(r, place, read), undoing(r, place)]);
-	const preview = area(null, (r) => (r.preview && r.state !== 'running' ? section(r.dryRun || r.state === 'needs_approval' ? 'What it would do' : 'What it set out to do', previewOf(r.preview)) : null));
+	const preview = area(null, (r) => (r.preview && r.state !== 'running' ? section(r.dryRun || r.state === 'needs_approval' ? 'What it would do' : 'What it set out to do', previewOf(r.preview), bills.element) : null));
+	const bills = billsOf(id, page.signal);
+	let billed = null; // whose preview they are of
 	const wrong = area(null, (r) => (r.problems.length > 0 ? section('Problems', problemsOf(r.problems)) : null));
 	const results = resultsList(id, page.signal);
 	let known = null;
@@ -87,6 +90,10 @@ export function run(page) {
 		say(status, now.state === 'running' ? '' : known?.state === 'running' ? `The run has ended: ${runStates[now.state]?.label ?? now.state}.` : '');
 		if (known?.state === 'running' && now.state !== 'running') results.refresh();
 		for (const part of [state, decision, preview, wrong]) part.paint(part === state ? now : { ...now, progress: null });
+		if (now.preview && now.state !== 'running' && billed !== now.preview.mark) {
+			billed = now.preview.mark;
+			bills.load();
+		}
 		if (!known && now.kind === 'bulk') results.element.open = true;
 		known = now;
 	}
@@ -119,6 +126,7 @@ function question(r, place, read) {
 	if (r.state === 'needs_approval' && !r.dryRun) {
 		return h('section', { class: 'card stack question' }, h('h2', {}, 'May it?'),
 			r.preview?.asks && r.preview.asks !== r.note ? h('p', {}, sentence(r.preview.asks)) : null, r.preview ? h('p', {}, h('strong', {}, `It would ${effects(r.preview)}: `), sums(r.preview)[0]) : null,
+			differenceOf(r.preview?.differs),
 			h('div', { class: 'row middle' }, h('button', { type: 'button', class: 'first', onclick: () => approve(r, place, read) }, 'Approve …'),
 				h('p', { class: 'small soft' }, 'Not approved, it changes nothing. A later sweep looks again, and asks again.')));
 	}
@@ -167,9 +175,9 @@ function approve(r, place, read) {
 			h('p', { class: 'soft' }, 'It looks at each server once more and does what is right by then.')],
 		run: async () => {
 			try {
-				await post(`api/admin/runs/${r.id}/approve`);
+				await post(`api/admin/runs/${r.id}/approve`, { preview: p?.mark });
 			} catch (error) {
-				if (error.code !== 'run_not_waiting') throw error;
+				if (error.code !== 'run_not_waiting' && error.code !== 'preview_changed') throw error;
 				const newer = /\brun ([\w-]+), which is newer/.exec(error.message)?.[1];
 				fill(place, h('div', { class: 'notice warn', role: 'alert' }, h('p', {}, h('strong', {}, 'It was not approved: '), error.message, '.'),
 					newer ? h('p', {}, link('Go to the newer run', `runs/${newer}`)) : h('p', {}, link('Runs that wait for approval', 'runs', { state: 'needs_approval' }))));

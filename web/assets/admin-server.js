@@ -19,7 +19,7 @@ function facts(s) {
 	return h('dl', { class: 'facts' },
 		fact('Billing', billing(s)), fact('Customer', userLink(s.userId)), fact('Owner in VirtFusion', s.owner ? `user ${s.owner}` : 'unknown', s.ownerExtRelationId ? `, linked to SkyPANEL’s ${s.ownerExtRelationId}` : ''),
 		fact('State', h('span', { class: `dot ${state.tone}` }, state.label)),
-		fact('Package', s.package ? [s.package.name ?? 'not sold by SkyPANEL', ` (id ${s.package.id}): `, s.package.monthlyPrice ? `${money(s.package.monthlyPrice)} a month` : h('strong', { class: 'tone-warn' }, 'no price')] : 'unknown'),
+		fact('Package', s.package ? [s.package.name ?? 'not sold by SkyPANEL', ` (id ${s.package.id}): `, s.package.monthlyPrice ? `list price ${money(s.package.monthlyPrice)} a month` : h('strong', { class: 'tone-warn' }, 'no price')] : 'unknown'),
 		fact('Addresses', s.ipAddresses.length > 0 ? s.ipAddresses.map((a) => h('div', { class: 'mono' }, a)) : 'none'),
 		fact('Hostname', h('span', { class: 'mono' }, s.hostname || '–')), fact('Hypervisor', s.hypervisor || (s.hypervisorId ? `id ${s.hypervisorId}` : 'unknown')),
 		fact('Created', when(s.createdAt)), fact('Found', when(s.firstSeenAt)), fact('Last seen', ago(s.lastSeenAt), ` by ${s.observedSource}`), s.goneAt ? fact('Gone', when(s.goneAt)) : null,

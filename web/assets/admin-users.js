@@ -3,6 +3,7 @@ import { call, get, post } from './api.js';
 import { fill, h, soon } from './dom.js';
 import { ago, number, sentence, when } from './format.js';
 import { area, button, counts, figures, follow, link, meter, ordering, pages, previewOf, problemsOf, runBadge, runName, section, serverLink } from './admin-parts.js';
+import { billsOf } from './admin-preview.js';
 import { historyLine } from './admin-server.js';
 
 const status = (s) => figures(
@@ -24,8 +25,10 @@ async function watched(id, place, signal) {
 			fill(place, m.element);
 		} else m.update(run);
 	}, signal);
+	const bills = end.dryRun && end.preview ? billsOf(end.id, signal) : null;
+	bills?.load();
 	fill(place, h('p', { class: `notice ${end.state === 'succeeded' ? 'good' : 'warn'}` }, h('strong', {}, `${runName(end)}: `), sentence(end.note || counts(end)), ' ', link('The run', `runs/${end.id}`)),
-		problemsOf(end.problems), end.dryRun && end.preview ? previewOf(end.preview) : null);
+		problemsOf(end.problems), bills ? [previewOf(end.preview), bills.element] : null);
 	return end;
 }
 

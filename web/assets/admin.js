@@ -7,6 +7,7 @@ import { failure, refusals } from './admin-parts.js';
 import { attention } from './admin-attention.js';
 import { letters } from './admin-letters.js';
 import { overview } from './admin-overview.js';
+import { reports } from './admin-reports.js';
 import { run, runs } from './admin-runs.js';
 import { server } from './admin-server.js';
 import { servers } from './admin-servers.js';
@@ -40,6 +41,7 @@ const views = [
 	[/^servers\/([\w-]+)$/, 'Server', server],
 	[/^runs$/, 'Runs', runs],
 	[/^runs\/([\w-]+)$/, 'Run', run],
+	[/^reports$/, 'Reports', reports],
 	[/^dead-letters$/, 'Dead letters', letters],
 	[/^proofs$/, 'Proofs and coverage', lazily(proving, 'proofs')],
 	[/^proofs\/([\w-]+)$/, 'Proof', lazily(proving, 'proof')],
