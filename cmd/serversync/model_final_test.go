@@ -30,6 +30,9 @@ func (m *model) finish() {
 	m.reconcileAll()
 	m.sweep()
 	m.comeToRest()
+	if m.settleCharges() {
+		m.comeToRest()
+	}
 }
 
 // sweep observes what a full sweep does: every server that VirtFusion has, and,
