@@ -39,7 +39,7 @@ func modelActions(flips bool) []string {
 		{"again", 1},
 		{"pull", 2},
 		{"parallel", 1},
-		{"credit", 3},
+		{"credit", 4},
 		{"person", 1},
 	}
 	var names []string
@@ -382,5 +382,5 @@ func (m *model) tick(debit skypanelsim.DebitFunc, failure skypanelsim.Failure) s
 
 // modelCharges are the ways of BILLING_INITIAL_CHARGE.
 func modelCharges() []reconciler.InitialCharge {
-	return []reconciler.InitialCharge{reconciler.ChargeRecord, reconciler.ChargeDeduct, reconciler.ChargeNone}
+	return []reconciler.InitialCharge{reconciler.ChargeRecord, reconciler.ChargeDeduct, reconciler.ChargeDeduct, reconciler.ChargeNone}
 }

@@ -194,9 +194,10 @@ func (m *model) checkCredit(c *virtfusionsim.Credit, rows map[int64]*modelRow) {
 	}
 }
 
-// settleCharges lets a person look at what is unclear, and time pass until all
-// credit that is owed was taken. It reports whether there was anything to do.
-func (m *model) settleCharges() bool {
+// settleCharges takes what is due while VirtFusion answers so, lets a person look
+// at what is unclear, and time pass until all credit that is owed was taken. It
+// reports whether there was anything to do.
+func (m *model) settleCharges(answer virtfusionsim.Fault) bool {
 	m.Helper()
 	open := func() string {
 		return m.text(`SELECT count(*)::text FROM serversync.charges WHERE state IN ('due', 'taking', 'unclear')`)
@@ -205,7 +206,8 @@ func (m *model) settleCharges() bool {
 		return false
 	}
 	for range 3 {
-		m.takeCredit(virtfusionsim.FaultNone)
+		m.takeCredit(answer)
+		answer = virtfusionsim.FaultNone
 		creditBooks{m, m.ctx, m.db, m.panel}.resolve(m.workers[0].Reconciler)
 		if open() == "0" {
 			return true

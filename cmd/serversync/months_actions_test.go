@@ -155,7 +155,7 @@ func (m *months) rest() {
 		m.Fatalf("the sweep is %s: %s, %+v", run.State, run.Note, run.Problems)
 	}
 	m.comeToRest()
-	if m.settleCharges() {
+	if m.settleCharges(oneOf(m.random, creditFaults()...)) {
 		m.comeToRest()
 	}
 	m.bill()

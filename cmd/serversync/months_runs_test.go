@@ -64,7 +64,7 @@ func (m *months) foresee() {
 	if a, b := sums(dry.Preview), sums(run.Preview); a != b {
 		m.Fatalf("the dry run foresaw\n%s, and the run\n%s", a, b)
 	}
-	m.settleCharges()
+	m.settleCharges(oneOf(m.random, creditFaults()...))
 	m.checkFirstCharges(&run, credits)
 
 	paid := map[int64]int{} // charges that rows had by now
@@ -281,7 +281,7 @@ func (m *months) takeBack(billed bool) {
 	}
 	after := m.money()
 	if billed {
-		m.settleCharges()
+		m.settleCharges(oneOf(m.random, creditFaults()...))
 		m.live(time.Duration(1+m.random.IntN(5)) * time.Hour)
 	}
 	due := m.refundsOf(run.ID)
