@@ -16,7 +16,7 @@ import (
 
 // What TestMonths tries: so many seeds, or one alone.
 var (
-	monthsSeeds = flag.Uint64("months", 6, "how many random months TestMonths goes through")
+	monthsSeeds = flag.Uint64("months", 5, "how many random months TestMonths goes through")
 	monthsSeed  = flag.Uint64("months.seed", 0, "the only random months that TestMonths goes through; 0: those from 1 to -months")
 )
 
@@ -43,9 +43,12 @@ var (
 //     than they had the server since its discovery. What VirtFusion's credit calls
 //     and the job took is in the books and in the ledger, once.
 //   - What a sweep's preview says of the month to come is what the job then takes
-//     of each customer over a month's hours, to the cent (foresee).
+//     of each customer over a month's hours, to the cent (foresee), but that it
+//     rounds up the first hour that it ever collects of a row.
 //   - What a run did and nobody charged is undone without a trace in SkyPANEL's
-//     tables; where somebody was charged, it is said exactly what (takeBack).
+//     tables, but for when a row last changed; where somebody was charged, it is
+//     said exactly what (takeBack). With BILLING_INITIAL_CHARGE=none a row that was
+//     made stays, switched off.
 //
 // A failure names its seed. To see it again, and for a long run:
 //
