@@ -563,7 +563,7 @@ func (d *decider) unpaid() time.Time {
 		case r.LastBilledAt != nil:
 			t = later(t, *r.LastBilledAt)
 		case r.ServerCreatedAt != nil && !r.Ours:
-			t = later(t, r.ServerCreatedAt.Add(time.Hour)) // SkyPANEL takes the first hour with the order
+			t = later(t, r.ServerCreatedAt.Add(d.in.Policy.hour())) // SkyPANEL takes the first hour with the order
 		}
 	}
 	return t
@@ -668,7 +668,7 @@ func (d *decider) closeMoved(r *Row, own owner) {
 func (d *decider) closeRow(r *Row, closed Closed, why string) {
 	// After a move within an hour that was charged already, the first hour of
 	// our row lies ahead. It ends before it has begun: nobody owes it.
-	void := r.Ours && r.LastBilledAt != nil && r.LastBilledAt.Add(-time.Hour).After(d.in.Now)
+	void := r.Ours && r.LastBilledAt != nil && r.LastBilledAt.Add(-d.in.Policy.hour()).After(d.in.Now)
 	if void {
 		why += "; its first charge, for an hour that has not begun, is void"
 	}

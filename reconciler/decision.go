@@ -1,6 +1,7 @@
 package reconciler
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/shopspring/decimal"
@@ -33,7 +34,13 @@ type Policy struct {
 	ObserveOnly bool
 	// SettleDelay is how long a new server may wait for SkyPANEL's own row.
 	SettleDelay time.Duration
+	// Hour is how long an hour lasts that SkyPANEL bills; 0: an hour. A shorter one
+	// is the demo's alone, whose simulated SkyPANEL bills in fast motion.
+	Hour time.Duration
 }
+
+// hour is how long an hour lasts that SkyPANEL bills.
+func (p *Policy) hour() time.Duration { return cmp.Or(p.Hour, time.Hour) }
 
 // Row is a SkyPANEL billing row that carries the server's id or UUID.
 type Row struct {

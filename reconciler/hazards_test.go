@@ -649,3 +649,28 @@ func together(n int, do func()) {
 	}
 	wg.Wait()
 }
+
+// In the demo an hour of SkyPANEL's billing lasts less: everything that is reckoned
+// by it does, and nothing is charged twice.
+func TestAnHourMayLastLess(t *testing.T) {
+	t.Parallel()
+	const hour = 10 * time.Second
+	b := withJob(t, func(c *skypanelsim.JobConfig) { c.Hour = hour })
+	short := b.policy
+	short.Hour = hour
+	b.r = b.other(short)
+	b.hear(b.news(501))
+	b.want("2026-03-01 12:00:10", `SELECT last_billed_at::text FROM virtfusion_hourly_billing`)
+	b.wantTaken("")
+	b.pass(25 * time.Second)
+	b.wantTaken("501/7 2h=2")
+	// It moves within an hour that was charged, and on before the next one begins.
+	b.hear(b.news(501, ownedBy(owner8)))
+	b.want("2026-03-01 12:00:40", `SELECT last_billed_at::text FROM virtfusion_hourly_billing WHERE user_id = 8`)
+	b.pass(time.Second)
+	b.hear(b.news(501))
+	b.want("failed", `SELECT status FROM virtfusion_hourly_transactions t JOIN virtfusion_hourly_billing b ON b.id = t.billing_id WHERE b.user_id = 8`)
+	b.pass(hour)
+	b.tick()
+	b.wantNoHourTwice()
+}

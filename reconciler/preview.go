@@ -163,7 +163,7 @@ func settles(s *State) bool {
 // writesAnything reports that a decision writes more than the time of the last
 // observation.
 func writesAnything(d *Decision) bool {
-	return d.Save || d.Create != nil || len(d.Changes)+len(d.Withdraw)+len(d.Lines) > 0
+	return d.Save || d.Create != nil || len(d.Changes)+len(d.Withdraw)+len(d.Lines)+len(d.Lapsed) > 0
 }
 
 // effectOf sums up a decision.

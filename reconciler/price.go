@@ -89,7 +89,7 @@ func firstHour(t terms, p Policy, start time.Time) (lastBilledAt time.Time, char
 	if !t.on || p.InitialCharge == ChargeNone {
 		return start, nil
 	}
-	end := start.Add(time.Hour)
+	end := start.Add(p.hour())
 	tokens := skypanel.FirstTokens(t.monthlyPrice, t.hours)
 	switch {
 	case p.InitialCharge == ChargeDeduct && tokens > 0: // as SkyPANEL charges it

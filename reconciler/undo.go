@@ -236,13 +236,8 @@ func (d *decider) restore() {
 			}
 		case row == nil:
 			d.left("billing row %d is not there any more, or names another server", was.id)
-		case d.touches(row.ID): // by what is so now
-			switch {
-			case p.wish == nil:
-				d.left("billing row %d was decided anew, by what is so now", row.ID)
-			case d.in.Wishes.Keep: // the former wishes have seen to the switch alone
-				d.addTerms(row, was)
-			}
+		case d.touches(row.ID): // by what is so now, or by the wishes as they are again
+			d.complete(row, was)
 		default:
 			d.putBack(row, was)
 		}
@@ -346,18 +341,42 @@ func (d *decider) putBack(row *Row, was *pastRow) {
 	d.line(Line{Kind: LineChanged, RowID: row.ID, Reason: d.in.undo.words + " is undone", Before: from, After: to})
 }
 
-// addTerms restores package and price in the change of a row that there is already.
-func (d *decider) addTerms(row *Row, was *pastRow) {
-	at := slices.IndexFunc(d.out.Changes, func(c RowChange) bool { return c.RowID == row.ID && c.Terms == nil })
+// complete adds what is to be put back to the change of a row that there is
+// already: package and price, where they are to stay as they were, and until when
+// the row was billed, where it is off again as it was before.
+func (d *decider) complete(row *Row, was *pastRow) {
+	at := slices.IndexFunc(d.out.Changes, func(c RowChange) bool { return c.RowID == row.ID })
 	before, err := factsOf(was.before)
 	after, errAfter := factsOf(was.after)
-	if at < 0 || err != nil || errAfter != nil {
-		return
+	offAgain := false
+	if at >= 0 && err == nil && errAfter == nil {
+		c := &d.out.Changes[at]
+		var changes []change
+		if d.in.Wishes.Keep && c.Terms == nil {
+			changes = d.putTermsBack(row, c, &before, &after)
+		}
+		offAgain = c.Enable != nil && !*c.Enable && before.Enabled != nil && !*before.Enabled
+		if offAgain {
+			changes = append(changes, rewind(row, c, &before, &after)...)
+		}
+		if len(changes) > 0 {
+			from, to := sides(changes)
+			d.line(Line{Kind: LineChanged, RowID: row.ID, Reason: d.in.undo.words + " is undone", Before: from, After: to})
+		}
 	}
-	if changes := d.putTermsBack(row, &d.out.Changes[at], &before, &after); len(changes) > 0 {
-		from, to := sides(changes)
-		d.line(Line{Kind: LineChanged, RowID: row.ID, Reason: d.in.undo.words + " is undone", Before: from, After: to})
+	if d.in.undo.wish == nil && !offAgain {
+		d.left("billing row %d was decided anew, by what is so now", row.ID)
 	}
+}
+
+// rewind gives a row that is off again the time until which it was billed before,
+// unless it was charged meanwhile.
+func rewind(row *Row, c *RowChange, before, after *facts) []change {
+	if after.LastBilledAt == nil || !equalTime(row.LastBilledAt, after.LastBilledAt) {
+		return nil
+	}
+	c.Rewind, c.RewindTo = true, before.LastBilledAt
+	return []change{{"last_billed_at", row.LastBilledAt, before.LastBilledAt}}
 }
 
 // putTermsBack restores package and price.
@@ -409,12 +428,7 @@ func (d *decider) putSwitchBack(row *Row, c *RowChange, before, after *facts) []
 		if s.BillingID != nil && *s.BillingID == row.ID {
 			s.BillingOn, s.Reason = false, reason
 		}
-		changes := []change{{"billing_enabled", true, false}}
-		if after.LastBilledAt != nil && equalTime(row.LastBilledAt, after.LastBilledAt) {
-			c.Rewind, c.RewindTo = true, before.LastBilledAt
-			changes = append(changes, change{"last_billed_at", row.LastBilledAt, before.LastBilledAt})
-		}
-		return changes
+		return append([]change{{"billing_enabled", true, false}}, rewind(row, c, before, after)...)
 	}
 	then := *row // as it will be
 	if c.Terms != nil {

@@ -105,3 +105,56 @@ func TestUndoAtTheEndOfTheFirstHour(t *testing.T) {
 	b.wantNoHourTwice()
 	b.want("0", `SELECT count(*) FROM virtfusion_hourly_billing WHERE billing_enabled`)
 }
+
+// An operator had a row switched on that was off; taken back, it is as it was, and
+// so is until when it was billed.
+func TestUndoOfBillingOnRestoresUntilWhenItWasBilled(t *testing.T) {
+	t.Parallel()
+	b := withJob(t)
+	b.hear(b.news(501, selfService))
+	b.wantServer(501, "external off self_service 7")
+	before := b.money()
+	b.pass(10 * time.Hour)
+	b.bulkTurn("bulk", db.WishBillingOn, nil, 501)
+	b.wantServer(501, "external on 7")
+	b.pass(time.Second)
+	b.undo("bulk", 501)
+	wantSame(t, before, b.money())
+	b.wantLeft(501, "")
+}
+
+// A run gave a server a package with a price, so that it was billed; taken back,
+// the row has its former package, too.
+func TestUndoOfAPackageThatIsBilled(t *testing.T) {
+	t.Parallel()
+	b := withJob(t)
+	b.hear(b.news(501, packaged(unpriced)))
+	b.wantServer(501, "external off unpriced 7")
+	before := b.money()
+	b.pass(10 * time.Hour)
+	b.hear(b.news(501, by("r"), packaged(large)))
+	b.wantServer(501, "external on 7")
+	b.pass(time.Second)
+	b.undo("r", 501)
+	wantSame(t, before, b.money())
+	b.wantLeft(501, "")
+	b.review(501)
+	wantSame(t, before, b.money())
+}
+
+// That what was undone concerned another owner, so that the wish lapses, is written
+// and is foreseen.
+func TestPreviewOfALapsingWish(t *testing.T) {
+	t.Parallel()
+	b := withJob(t)
+	b.hear(b.news(501))
+	b.exec(`INSERT INTO serversync.overrides (virtfusion_id, kind, user_id) VALUES (501, 'undone', 8)`)
+	if effects := b.preview([]int64{501}); len(effects) != 1 || !effects[0].Changes || effects[0].Effect != db.EffectNone {
+		t.Errorf("the preview is %+v", effects)
+	}
+	b.review(501)
+	b.want("0", `SELECT count(*)::text FROM serversync.overrides`)
+	if effects := b.preview([]int64{501}); len(effects) != 1 || effects[0].Changes {
+		t.Errorf("the preview afterwards is %+v", effects)
+	}
+}

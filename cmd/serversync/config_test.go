@@ -195,6 +195,8 @@ func TestExitCodes(t *testing.T) {
 		{"migrate --database-url=postgres://127.0.0.1:1/x", exitFailed, "DATABASE_URL"},
 		{"doctor --url=http://127.0.0.1:1", exitFailed, "serversync serve"},
 		{"demo --rate=0", exitUsage, "--rate"},
+		{"demo --hour=2h", exitUsage, "--hour"},
+		{"demo --hour=5ms", exitUsage, "--hour"},
 		{"explain", exitUsage, "SERVER"},
 		{"explain 14 15", exitUsage, "SERVER"},
 		{"explain web-1", exitUsage, "UUID"},

@@ -29,6 +29,8 @@ type simulation struct {
 	rate float64 // things that happen a second
 	size int     // servers it starts with, and stays near
 	seed uint64
+	// hour is how long an hour of SkyPANEL's billing lasts; 0: an hour. Of the demo.
+	hour time.Duration
 }
 
 // simulationFlags are shared by demo and simulate.
@@ -46,6 +48,22 @@ func readSimulation(cmd *cli.Command) (simulation, error) {
 		return s, &usageError{errors.New("--rate must be above 0 and at most 10000, --size from 1 to 1000000")}
 	}
 	return s, nil
+}
+
+// hourFlag is the demo's.
+func hourFlag() cli.Flag {
+	return &cli.DurationFlag{
+		Name: "hour", Value: 10 * time.Second, Usage: "how long an hour lasts that SkyPANEL bills (0: an hour)", Sources: cli.EnvVars("SIMULATE_HOUR"),
+	}
+}
+
+// readHour reads it into a simulation.
+func readHour(cmd *cli.Command, s *simulation) error {
+	s.hour = cmd.Duration("hour")
+	if s.hour != 0 && (s.hour < time.Second || s.hour > time.Hour) {
+		return &usageError{errors.New("--hour must be from 1s to 1h, or 0: SkyPANEL bills real hours")}
+	}
+	return nil
 }
 
 // demoSettings are serve's, with the demo's defaults.
@@ -71,7 +89,7 @@ func demoCommand() *cli.Command {
 		Usage: "run the service with a simulated VirtFusion and SkyPANEL",
 		Description: "Starts from nothing each time, in DATA_DIR/demo: an embedded PostgreSQL with a small SkyPANEL,\n" +
 			"an embedded NATS, a simulated VirtFusion with a living fleet, and the service.",
-		Flags: append(flags(all), simulationFlags()...),
+		Flags: append(append(flags(all), simulationFlags()...), hourFlag()),
 		Action: func(ctx context.Context, cmd *cli.Command) error {
 			c, err := readConfig(cmd, all)
 			if err != nil {
@@ -80,6 +98,9 @@ func demoCommand() *cli.Command {
 			c.demo = true
 			sim, err := readSimulation(cmd)
 			if err != nil {
+				return err
+			}
+			if err := readHour(cmd, &sim); err != nil {
 				return err
 			}
 			return demo(ctx, &c, sim, cmd.Root().Writer, newLogger(&c, cmd.Root().ErrWriter))
@@ -93,6 +114,7 @@ func demo(ctx context.Context, c *config, sim simulation, out io.Writer, log zer
 	if err != nil {
 		return err
 	}
+	c.policy.Hour = sim.hour
 	defer func() { err = errors.Join(err, release()) }()
 	if len(c.webhookTokens) == 0 {
 		c.webhookTokens = []string{rand.Text()}
@@ -196,7 +218,7 @@ func (s *service) live(ctx context.Context, sim simulation, links *signIns, out 
 		return err
 	}
 	shop, err := skypanelsim.NewShop(s.stores.db, world, orderAt(panel), skypanelsim.ShopConfig{
-		Seed: sim.seed, Rate: sim.rate / 10, PayUpfront: true,
+		Seed: sim.seed, Rate: sim.rate / 10, PayUpfront: true, Hour: sim.hour,
 		OnOrder: func(r skypanelsim.Receipt, err error) {
 			if err = errors.Join(err, r.InsertErr); err != nil {
 				log.Warn().Err(err).Msg("SkyPANEL: an order failed")
@@ -215,19 +237,46 @@ func (s *service) live(ctx context.Context, sim simulation, links *signIns, out 
 	if err := skypanelsim.Connect(ctx, s.stores.db, api, virtfusionsim.DefaultToken); err != nil {
 		return err
 	}
-	if err := exhibit(ctx, s.stores.db, world, panel); err != nil {
+	if err := exhibit(ctx, s.stores.db, world, panel, sim.hour); err != nil {
 		return err
 	}
-	s.introduce(world, links, out)
-	close(s.connected)
+	s.introduce(world, links, sim.hour, out)
 
 	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		defer close(s.connected)
+		s.hear(ctx, len(panel.Servers()))
+		return nil
+	})
 	g.Go(func() error { return serveAPI(ctx) })
 	g.Go(func() error { return panel.Run(ctx) })
 	g.Go(func() error { return fleet.Run(ctx) })
 	g.Go(func() error { return shop.Run(ctx) })
-	g.Go(func() error { return billingJob(s.stores.db, panel, log).Run(ctx) })
-	return g.Wait()
+	bills := newBillWatch(s.stores.db, sim.hour, log)
+	g.Go(func() error { return bills.job(panel).Run(ctx) })
+	err = g.Wait()
+	printf(out, "%s", bills.summary())
+	return err
+}
+
+// hear waits until serversync has heard of so many servers by webhook. The first
+// sweep would take them for the drift of a whole fleet, and ask a person.
+func (s *service) hear(ctx context.Context, servers int) {
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	ticker := time.NewTicker(100 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		var known int
+		if err := s.stores.db.NewRaw(`SELECT count(*) FROM serversync.servers`).Scan(ctx, &known); err != nil || known >= servers {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
 }
 
 // newPanel is a simulated VirtFusion with the world's users and packages.
@@ -256,7 +305,7 @@ const guest = 2
 // leaves these servers alone. Beatriz has servers that were made outside
 // SkyPANEL, one of them of a package without a price, and one that she ordered;
 // and one server is of somebody whom SkyPANEL does not know.
-func exhibit(ctx context.Context, database *bun.DB, world skypanelsim.World, panel *virtfusionsim.Panel) error {
+func exhibit(ctx context.Context, database *bun.DB, world skypanelsim.World, panel *virtfusionsim.Panel, hour time.Duration) error {
 	const beatriz, nobody = 7, 12 // VirtFusion's ids
 	const small, large, custom = 3, 5, 7
 	for _, args := range []virtfusionsim.CreateArgs{
@@ -276,7 +325,7 @@ func exhibit(ctx context.Context, database *bun.DB, world skypanelsim.World, pan
 		}
 		r, err := skypanelsim.Order(ctx, database, u, world.ForSale()[0], orderAt(panel), nil)
 		if err = errors.Join(err, r.InsertErr); err == nil {
-			_, err = skypanelsim.PayUpfront(ctx, database, r)
+			_, err = skypanelsim.PayUpfrontFor(ctx, database, r, hour)
 		}
 		if err != nil {
 			return fmt.Errorf("order for %s: %w", u.FullName, err)
@@ -296,32 +345,8 @@ func orderAt(panel *virtfusionsim.Panel) skypanelsim.CreateFunc {
 	}
 }
 
-// billingJob is SkyPANEL's own: it charges by the hour, and asks VirtFusion who
-// owns each server.
-func billingJob(database *bun.DB, panel *virtfusionsim.Panel, log zerolog.Logger) *skypanelsim.Job {
-	return skypanelsim.NewJob(database, skypanelsim.JobConfig{
-		Owner: func(_ context.Context, serverID int64) (int64, error) {
-			server, err := panel.Server(serverID)
-			return server.OwnerID, err
-		},
-		OnTick: func(r skypanelsim.Report, err error) {
-			if err != nil {
-				log.Warn().Err(err).Msg("SkyPANEL: the billing job failed")
-				return
-			}
-			for _, c := range r.Charges {
-				log.Info().Int64("server", c.ServerID).Msgf("SkyPANEL: charged user %d %s cents for server %d until %s",
-					c.UserID, c.Cents, c.ServerID, c.End.Format("15:04:05"))
-			}
-			for _, id := range r.SwitchedOff {
-				log.Info().Msgf("SkyPANEL: switched off billing row %d, whose server is not its user's any more", id)
-			}
-		},
-	})
-}
-
 // introduce says where to look.
-func (s *service) introduce(world skypanelsim.World, links *signIns, out io.Writer) {
+func (s *service) introduce(world skypanelsim.World, links *signIns, hour time.Duration, out io.Writer) {
 	base := localURL(s.http.Addr())
 	var b strings.Builder
 	line := func(what, format string, args ...any) {
@@ -361,6 +386,10 @@ func (s *service) introduce(world skypanelsim.World, links *signIns, out io.Writ
 	line("health", "%s/readyz", base)
 	line("metrics", "%s/metrics", base)
 	line("webhooks", "%s/webhooks/virtfusion   (Authorization: Bearer <base64 of %s>)", base, s.config.webhookTokens[0])
+	if hour > 0 {
+		line("time", "is real, but SkyPANEL bills in fast motion: an hour of its billing lasts %s, a month of 730 hours %s.", hour, 730*hour)
+		line("", "What an hour costs is real too. --hour 0 has it bill real hours.")
+	}
 	fmt.Fprintf(&b, "\nEach line below is something that happened in VirtFusion or SkyPANEL, or what serversync made of it.\n\n")
 	printf(out, "%s", b.String())
 }

@@ -101,97 +101,20 @@ func (w *till) wantStates(want string) {
 	}
 }
 
-// agree holds what VirtFusion took against the charges, these against the hourly
-// transactions, and those against SkyPANEL's ledger.
+// agree holds what VirtFusion took against the books; nothing else is in the
+// ledger.
 func (w *till) agree() {
 	w.Helper()
-	taken := make(map[string]int64)
-	for _, c := range w.panel.Credits() {
-		if taken[c.Reference2] != 0 {
-			w.Errorf("VirtFusion took credit twice for %s", c.Reference2)
-		}
-		taken[c.Reference2] = -c.Tokens
-	}
-	rows, err := w.db.DB.QueryContext(w.Context(), `
-		SELECT c.id, c.state, c.tokens, c.reference, c.ledger_id,
-			coalesce(concat_ws(' ', t.status, t.amount_charged::numeric(10,2), coalesce(t.transaction_id::text, '-')), ''),
-			coalesce(concat_ws(' ', l.status, (-l.amount)::numeric(10,2), l.id), '')
-		FROM serversync.charges c
-		LEFT JOIN virtfusion_hourly_transactions t ON t.id = c.transaction_id
-		LEFT JOIN transactions l ON l.id = c.ledger_id AND l.user_id = c.user_id AND l.type = 'debit' AND l.payment_method = 'virtfusion_tokens'
-		ORDER BY c.id`)
-	if err != nil {
-		w.Fatal(err)
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var c db.FirstCharge
-		var hour, ledger string
-		if err := rows.Scan(&c.ID, &c.State, &c.Tokens, &c.Reference, &c.LedgerID, &hour, &ledger); err != nil {
-			w.Fatal(err)
-		}
-		w.agreeOn(&c, hour, ledger, taken[c.Reference])
-		delete(taken, c.Reference)
-	}
-	if err := rows.Err(); err != nil {
-		w.Fatal(err)
-	}
-	for reference, tokens := range taken {
-		w.Errorf("VirtFusion took %d tokens for %q, which no charge names", tokens, reference)
-	}
+	w.creditBooks().agree()
 	w.want("0", `SELECT count(*) FROM transactions l WHERE NOT EXISTS (SELECT FROM serversync.charges c WHERE c.ledger_id = l.id)`)
-	w.want("0", `SELECT count(*) FROM serversync.charges WHERE (ended_at IS NULL) <> (state IN ('due', 'taking', 'unclear'))`)
 }
 
-// agreeOn holds one charge against its hourly transaction and its line in the
-// ledger, as "status amount id", and against what VirtFusion took for it.
-func (w *till) agreeOn(c *db.FirstCharge, hour, ledger string, took int64) {
-	w.Helper()
-	line := func(status string) string {
-		id := "-"
-		if c.LedgerID != nil {
-			id = strconv.FormatInt(*c.LedgerID, 10)
-		}
-		return fmt.Sprintf("%s %.2f %s", status, float64(c.Tokens)/100, id)
-	}
-	var wantHour, wantLedger string
-	var wantTook int64
-	switch c.State {
-	case db.ChargeTaken:
-		wantHour, wantLedger, wantTook = line("completed"), line("completed"), c.Tokens
-	case db.ChargeFailed:
-		wantHour, wantLedger = line("failed"), line("failed")
-	case db.ChargeCancelled:
-		wantHour = line("failed")
-	case db.ChargeTaking, db.ChargeUnclear: // nobody knows what VirtFusion took
-		wantHour, wantTook = line("pending"), took
-	case db.ChargeDue:
-		wantHour = line("pending")
-	}
-	removed := hour == "-" && (c.State == db.ChargeCancelled || c.State == db.ChargeFailed) // with its row
-	if hour != wantHour && !removed || ledger != wantLedger || took != wantTook {
-		w.Errorf("charge %d is %s: the hourly transaction is %q, want %q; the ledger says %q, want %q; VirtFusion took %d tokens, want %d",
-			c.ID, c.State, hour, wantHour, ledger, wantLedger, took, wantTook)
-	}
-}
+func (w *till) creditBooks() creditBooks { return creditBooks{w, w.Context(), w.db, w.panel} }
 
 // resolve says of every charge that is unclear what VirtFusion's records say.
 func (w *till) resolve() {
 	w.Helper()
-	open, err := db.ListCharges(w.Context(), w.db, db.ChargeUnclear, 0, 10_000)
-	if err != nil {
-		w.Fatal(err)
-	}
-	credits := w.panel.Credits()
-	for _, c := range open {
-		taken := slices.ContainsFunc(credits, func(r virtfusionsim.Credit) bool {
-			return r.Reference1 == c.TransactionID && r.Reference2 == c.Reference
-		})
-		if _, err := w.reconciler.ResolveCharge(w.Context(), c.ID, taken, "", "ada"); err != nil {
-			w.Errorf("resolve charge %d: %v", c.ID, err)
-		}
-	}
-	w.agree()
+	w.creditBooks().resolve(w.reconciler)
 }
 
 func TestFirstChargeIsTakenOnce(t *testing.T) {

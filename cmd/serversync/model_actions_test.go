@@ -39,6 +39,8 @@ func modelActions(flips bool) []string {
 		{"again", 1},
 		{"pull", 2},
 		{"parallel", 1},
+		{"credit", 4},
+		{"person", 1},
 	}
 	var names []string
 	for _, w := range weights {
@@ -109,6 +111,10 @@ func (m *model) act(t *rapid.T, name string) {
 		m.repeatSome(t)
 	case "pull":
 		m.pull(t)
+	case "credit":
+		m.takeCredit(rapid.SampledFrom(creditFaults()).Draw(t, "credit"))
+	case "person":
+		creditBooks{m, m.ctx, m.db, m.panel}.resolve(m.workers[0].Reconciler)
 	default:
 		m.Fatalf("no such action: %s", name)
 	}
@@ -344,19 +350,20 @@ func (m *model) runJob(t *rapid.T) {
 	m.withAPIFaults(t, true, func(bool) { m.tick(debit, failure) })
 }
 
-// tick runs the job, and checks what it charged.
-func (m *model) tick(debit skypanelsim.DebitFunc, failure skypanelsim.Failure) {
+// tick runs the job, and checks what it charged. It returns what it did.
+func (m *model) tick(debit skypanelsim.DebitFunc, failure skypanelsim.Failure) skypanelsim.Report {
 	m.Helper()
-	job := skypanelsim.NewJob(m.db, skypanelsim.JobConfig{
-		Debit: debit, Failure: failure,
-		Owner: func(ctx context.Context, id int64) (int64, error) {
-			s, err := m.client.GetServer(ctx, id)
-			if err != nil || s.Server.OwnerID == nil {
-				return 0, errors.Join(err, errors.New("no owner"))
-			}
-			return *s.Server.OwnerID, nil
-		},
-	})
+	owner := func(ctx context.Context, id int64) (int64, error) {
+		s, err := m.client.GetServer(ctx, id)
+		if err != nil || s.Server.OwnerID == nil {
+			return 0, errors.Join(err, errors.New("no owner"))
+		}
+		return *s.Server.OwnerID, nil
+	}
+	if m.unchecked {
+		owner = nil
+	}
+	job := skypanelsim.NewJob(m.db, skypanelsim.JobConfig{Debit: debit, Failure: failure, Owner: owner})
 	rows := m.rows()
 	report, err := job.Tick(m.ctx, m.clock())
 	if err := errors.Join(append(report.Errors, err)...); err != nil {
@@ -370,9 +377,10 @@ func (m *model) tick(debit skypanelsim.DebitFunc, failure skypanelsim.Failure) {
 	for i := range report.Charges {
 		m.checkCharge(&report.Charges[i], rows)
 	}
+	return report
 }
 
 // modelCharges are the ways of BILLING_INITIAL_CHARGE.
 func modelCharges() []reconciler.InitialCharge {
-	return []reconciler.InitialCharge{reconciler.ChargeRecord, reconciler.ChargeRecord, reconciler.ChargeNone}
+	return []reconciler.InitialCharge{reconciler.ChargeRecord, reconciler.ChargeDeduct, reconciler.ChargeDeduct, reconciler.ChargeNone}
 }

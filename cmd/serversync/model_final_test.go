@@ -30,6 +30,10 @@ func (m *model) finish() {
 	m.reconcileAll()
 	m.sweep()
 	m.comeToRest()
+	answers := creditFaults()
+	if m.settleCharges(answers[m.steps%len(answers)]) {
+		m.comeToRest()
+	}
 }
 
 // sweep observes what a full sweep does: every server that VirtFusion has, and,

@@ -236,8 +236,8 @@ func (m *model) checkInventory(s *db.Server, v *virtfusionsim.Server) {
 // checkCharges wants no time charged twice, except while evidence disagrees and a
 // person must look, and where nobody but SkyPANEL could have prevented it:
 //
-//   - Its own row came after ours was charged: ours is withdrawn then, and its
-//     refund is asked for.
+//   - Its own row came after ours was charged: ours is withdrawn then, and the
+//     refund of what was charged by then is asked for.
 //   - Its own row came after the server had been billed to another owner: its job
 //     then charges from the order on, whoever had the server meanwhile.
 //
@@ -255,7 +255,7 @@ func (m *model) checkCharges(rows map[int64]*modelRow) {
 	}
 	for _, o := range skypanelsim.Overlaps(charges) {
 		first, second := rows[o.First.BillingID], rows[o.Second.BillingID]
-		if m.excused(first, second) || m.excused(second, first) || m.known[o.First.ServerID].status == "conflict" {
+		if m.excused(first, second, &o.First) || m.excused(second, first, &o.Second) || m.known[o.First.ServerID].status == "conflict" {
 			continue
 		}
 		m.Fatalf("%s%s", &o, m.story(o.First.ServerID))
@@ -268,13 +268,13 @@ func (m *model) checkCharges(rows map[int64]*modelRow) {
 }
 
 // excused reports that two rows of one server, one of ours and one of
-// SkyPANEL's, may have charges for the same time.
-func (m *model) excused(ours, native *modelRow) bool {
+// SkyPANEL's, may have charges for the same time; charge is that of ours.
+func (m *model) excused(ours, native *modelRow, charge *skypanelsim.Charge) bool {
 	if !ours.Ours || native.Ours {
 		return false
 	}
-	if ours.Refund && ours.Closed == "withdrawn" && !ours.Enabled {
-		return true
+	if ours.Refund && charge.Start.Before(ours.RefundAt.UTC()) {
+		return true // it may bill again since: the server moved away and came back
 	}
 	return native.UserID != ours.UserID && m.sky.madeAt[native.ID].After(ours.Made.UTC())
 }

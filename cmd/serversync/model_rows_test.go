@@ -25,7 +25,8 @@ type modelRow struct {
 	Ours       bool
 	Made       *time.Time // of rows of ours
 	Closed     string
-	Refund     bool // a person was asked to refund it
+	Refund     bool       // a person was asked to refund it
+	RefundAt   *time.Time // the last time that was
 }
 
 // rows reads all billing rows, by id.
@@ -36,7 +37,8 @@ func (m *model) rows() map[int64]*modelRow {
 		SELECT b.id, b.user_id, b.virtfusion_server_id AS server, b.package_id, b.monthly_price AS price, b.hourly_rate AS rate,
 			b.hours_in_month AS hours, b.billing_enabled AS enabled, b.last_billed_at AS last_billed,
 			coalesce(r.made_by = 'serversync', false) AS ours, r.created_at AS made, coalesce(r.closed_reason, '') AS closed,
-			EXISTS (SELECT FROM serversync.history h WHERE h.kind = 'refund_due' AND h.billing_id = b.id) AS refund
+			EXISTS (SELECT FROM serversync.history h WHERE h.kind = 'refund_due' AND h.billing_id = b.id) AS refund,
+			(SELECT max(at) FROM serversync.history h WHERE h.kind = 'refund_due' AND h.billing_id = b.id) AS refund_at
 		FROM public.virtfusion_hourly_billing b LEFT JOIN serversync.billing_rows r ON r.billing_id = b.id
 		ORDER BY b.id`).Scan(m.ctx, &rows)
 	if err != nil {

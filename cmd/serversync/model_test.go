@@ -42,6 +42,10 @@ const modelHistories = 60
 //     no more, and the next one for nothing before it (checkCharge). For the time
 //     between a move and its news nobody can promise that: VirtFusion's webhook
 //     may be lost.
+//   - Where first charges take the customer's credit: VirtFusion took it once or
+//     not at all, also where it did so and its answer never came; nothing was
+//     taken for a row that was withdrawn, switched off, or closed before its first
+//     hour began; and the ledger says what VirtFusion took.
 //   - To deliver all events again, in any order, and then all webhooks, lost ones
 //     too, changes nothing.
 //

@@ -148,12 +148,16 @@ type model struct {
 	client  *virtfusion.Client
 	asker   *ingest.Refetcher
 	workers []*modelWorker
+	till    *ingest.Charges
 	policy  reconciler.Policy
 
 	world  skypanelsim.World // prices and users as they are now
 	hours  int64             // of a month
 	hourly bool
 	ever   []int64 // every server id that VirtFusion ever gave
+
+	// unchecked: SkyPANEL's job does not ask VirtFusion who owns a server.
+	unchecked bool
 
 	steps  int
 	orders []*modelOrder
@@ -227,6 +231,7 @@ func newModel(tb rapid.TB, ctx context.Context, bed *modelBed, o modelOptions) *
 	for range modelReconcilers {
 		m.workers = append(m.workers, m.newWorker())
 	}
+	m.till = m.newTill()
 	return m
 }
 
@@ -295,9 +300,17 @@ func (m *model) deliver(d virtfusionsim.Delivery) {
 // once.
 func (m *model) reconcile(n, batch, workers int) {
 	m.Helper()
+	if err := m.consume(n, batch, workers); err != nil {
+		m.Fatal(err)
+	}
+	m.look()
+}
+
+// consume is reconcile for any goroutine.
+func (m *model) consume(n, batch, workers int) error {
 	messages := m.stream.take(n)
 	if len(messages) == 0 {
-		return
+		return nil
 	}
 	at := 0
 	for batch := range slices.Chunk(messages, batch) {
@@ -326,13 +339,13 @@ func (m *model) reconcile(n, batch, workers int) {
 	wg.Wait()
 	for _, err := range errs {
 		if err != nil {
-			m.Fatalf("a reconciler ended with %v", err)
+			return fmt.Errorf("a reconciler ended with %w", err)
 		}
 	}
 	if complaints := m.stream.complaints(); len(complaints) > 0 {
-		m.Fatalf("an event was not taken: %s", complaints[0])
+		return fmt.Errorf("an event was not taken: %s", complaints[0])
 	}
-	m.look()
+	return nil
 }
 
 // reconcileAll delivers all that waits.
@@ -436,12 +449,13 @@ type modelFigures struct {
 	emitted, lost, late, repeated, reordered    atomic.Int64
 	orders, charges, billed, native, disabled   atomic.Int64
 	conflicts, unlinked, gone, refunds, passes  atomic.Int64
+	credits, foreseen, undone, undoneCharged    atomic.Int64
 }
 
 func (f *modelFigures) String() string {
-	return fmt.Sprintf("%d histories: %d webhooks emitted, of them %d lost, %d late, %d repeated, %d reordered; %d events delivered in %d batches, %d of them again, %d steps with reconcilers side by side; %d orders through SkyPANEL, %d charges of its job; "+
+	return fmt.Sprintf("%d histories: %d webhooks emitted, of them %d lost, %d late, %d repeated, %d reordered; %d events delivered in %d batches, %d of them again, %d steps with reconcilers side by side; %d orders through SkyPANEL, %d charges of its job, %d first charges of which VirtFusion took the credit; "+
 		"in the end %d servers billed by a row of ours and %d by SkyPANEL's, %d left off by SkyPANEL, %d in conflict, %d of nobody, %d gone; %d refunds due; %d rounds until nothing changed any more",
 		f.histories.Load(), f.emitted.Load(), f.lost.Load(), f.late.Load(), f.repeated.Load(), f.reordered.Load(),
-		f.events.Load(), f.batches.Load(), f.again.Load(), f.parallel.Load(), f.orders.Load(), f.charges.Load(),
+		f.events.Load(), f.batches.Load(), f.again.Load(), f.parallel.Load(), f.orders.Load(), f.charges.Load(), f.credits.Load(),
 		f.billed.Load(), f.native.Load(), f.disabled.Load(), f.conflicts.Load(), f.unlinked.Load(), f.gone.Load(), f.refunds.Load(), f.passes.Load())
 }

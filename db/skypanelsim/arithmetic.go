@@ -40,18 +40,23 @@ func EffectiveMonthly(monthly decimal.Decimal, hours int64) decimal.Decimal {
 // server's creation, which was paid with the order. Where both are null nothing
 // is ever owed, and from is zero.
 func Owed(lastBilled, serverCreated *time.Time, now time.Time) (from time.Time, hours int64) {
+	return owed(lastBilled, serverCreated, now, time.Hour)
+}
+
+// owed is Owed where an hour may last less.
+func owed(lastBilled, serverCreated *time.Time, now time.Time, hour time.Duration) (from time.Time, hours int64) {
 	switch {
 	case lastBilled != nil:
 		from = *lastBilled
 	case serverCreated != nil:
-		from = serverCreated.Add(time.Hour)
+		from = serverCreated.Add(hour)
 	default:
 		return time.Time{}, 0
 	}
 	if now.Before(from) {
 		return from, 0
 	}
-	return from, int64(now.Sub(from)/time.Hour) + 1
+	return from, int64(now.Sub(from)/hour) + 1
 }
 
 // dollars are an amount of tokens, which are cents, in dollars.

@@ -64,6 +64,12 @@ type JobConfig struct {
 	// Other versions of SkyPANEL write "VirtFusion Server 7 - …" here.
 	Describe func(serverID int64) string
 
+	// Hour is how long an hour lasts that is billed; 0: an hour. A shorter one
+	// shows in little time how SkyPANEL bills: everything else, its price and the
+	// hours of a month too, is as ever. Whoever records servers and takes orders
+	// must go by the same one.
+	Hour time.Duration
+
 	// Workers is how many of SkyPANEL's processes run the job at each tick, at
 	// once and without a lock; 0: one.
 	Workers int
@@ -100,6 +106,7 @@ type Job struct {
 func NewJob(database *bun.DB, config JobConfig) *Job {
 	config.Workers = max(config.Workers, 1)
 	config.Interval = cmp.Or(max(config.Interval, 0), DefaultInterval)
+	config.Hour = cmp.Or(max(config.Hour, 0), time.Hour)
 	if config.Clock == nil {
 		config.Clock = time.Now
 	}

@@ -513,3 +513,34 @@ func TestFastClock(t *testing.T) {
 		t.Errorf("%s, then %s; want times from %s to %s", first, second, t0, limit)
 	}
 }
+
+// TestAnHourMayLastLess: everything but the length is as ever, so that whole hours
+// are charged, each once, at the same price.
+func TestAnHourMayLastLess(t *testing.T) {
+	t.Parallel()
+	database, world := seeded(t)
+	receipt := ordered(t, database, world, nil) // Small: 5.00
+	upfront, err := skypanelsim.PayUpfrontFor(t.Context(), database, receipt, 10*time.Second)
+	if err != nil || !upfront.End.Equal(t0.Add(10*time.Second)) {
+		t.Fatalf("the order paid until %s, %v", upfront.End, err)
+	}
+	if got := read(t, database, `SELECT last_billed_at FROM virtfusion_hourly_billing`); got != "2026-03-01T10:20:40" {
+		t.Errorf("the row is billed until %s", got)
+	}
+	job := skypanelsim.NewJob(database, skypanelsim.JobConfig{Hour: 10 * time.Second})
+	tick(t, job, t0.Add(9*time.Second))
+	tick(t, job, t0.Add(35*time.Second))
+	tick(t, job, t0.Add(35*time.Second))
+	charges := books(t, database)
+	if len(charges) != 4 {
+		t.Fatalf("%d charges, want the order's and three: %v", len(charges), charges)
+	}
+	for i, c := range charges {
+		if want := t0.Add(time.Duration(i) * 10 * time.Second); !c.Start.Equal(want) || c.End.Sub(c.Start) != 10*time.Second || c.Cents.IntPart() != 1 {
+			t.Errorf("charge %d: %+v", i, c)
+		}
+	}
+	if overlaps := skypanelsim.Overlaps(charges); overlaps != nil {
+		t.Errorf("charged twice: %v", overlaps)
+	}
+}

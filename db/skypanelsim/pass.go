@@ -109,14 +109,15 @@ func (p *pass) billRow(ctx context.Context, r *dueRow) error {
 	if !p.owned(ctx, r) {
 		return p.switchOff(ctx, r.billingID)
 	}
-	from, hours := Owed(r.lastBilled, r.created, p.now)
+	length := p.job.config.Hour
+	from, hours := owed(r.lastBilled, r.created, p.now, length)
 	if from.IsZero() {
 		p.report.NeverBilled = append(p.report.NeverBilled, r.billingID)
 		return nil
 	}
 	for hour := range hours {
-		start := from.Add(time.Duration(hour) * time.Hour)
-		c := Charge{BillingID: r.billingID, UserID: r.userID, ServerID: r.virtfusionID, Start: start, End: start.Add(time.Hour)}
+		start := from.Add(time.Duration(hour) * length)
+		c := Charge{BillingID: r.billingID, UserID: r.userID, ServerID: r.virtfusionID, Start: start, End: start.Add(length)}
 		err := p.billHour(ctx, r, &c)
 		if c.LedgerID != 0 {
 			p.report.Charges = append(p.report.Charges, c)
@@ -135,7 +136,7 @@ func (p *pass) billRow(ctx context.Context, r *dueRow) error {
 		}
 	}
 	if hours > 0 && p.job.config.Failure == FailureSkips {
-		return p.paidUntil(ctx, r.billingID, from.Add(time.Duration(hours)*time.Hour))
+		return p.paidUntil(ctx, r.billingID, from.Add(time.Duration(hours)*length))
 	}
 	return nil
 }

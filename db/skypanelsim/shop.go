@@ -35,6 +35,8 @@ type ShopConfig struct {
 	// ([PayUpfront]): for a world in which its [Job] runs. An error of it is
 	// OnOrder's.
 	PayUpfront bool
+	// Hour is how long that hour lasts; 0: an hour. See [JobConfig].
+	Hour time.Duration
 	// OnOrder, when set, gets every order that Run takes, with its error if it
 	// failed. The shop goes on in either case.
 	OnOrder func(Receipt, error)
@@ -111,7 +113,7 @@ func (s *Shop) take(ctx context.Context) (Receipt, error) {
 		return nil
 	})
 	if err == nil && s.config.PayUpfront {
-		_, err = PayUpfront(finish, s.database, receipt)
+		_, err = PayUpfrontFor(finish, s.database, receipt, s.config.Hour)
 	}
 	return receipt, err
 }

@@ -19,6 +19,29 @@ import (
 // SkyPANEL has no other record of. Whether SkyPANEL enters it before its billing row
 // or after is not known: here it is after.
 func PayUpfront(ctx context.Context, database *bun.DB, receipt Receipt) (Charge, error) {
+	return payUpfront(ctx, database, receipt, time.Hour)
+}
+
+// PayUpfrontFor is [PayUpfront] where an hour may last less: see [JobConfig]; 0: an
+// hour. Then it notes in the row until when it is paid, which SkyPANEL leaves to
+// its job: who reads an empty last_billed_at takes the first hour for a whole one.
+func PayUpfrontFor(ctx context.Context, database *bun.DB, receipt Receipt, hour time.Duration) (Charge, error) {
+	if hour <= 0 {
+		return PayUpfront(ctx, database, receipt)
+	}
+	c, err := payUpfront(ctx, database, receipt, hour)
+	if err != nil || c.BillingID == 0 {
+		return c, err
+	}
+	if _, err := database.NewRaw(`
+		UPDATE public.virtfusion_hourly_billing SET last_billed_at = ? WHERE id = ? AND last_billed_at IS NULL`,
+		c.End.Format(skypanelTime), c.BillingID).Exec(ctx); err != nil {
+		return c, fmt.Errorf("note until when row %d is paid: %w", c.BillingID, err)
+	}
+	return c, nil
+}
+
+func payUpfront(ctx context.Context, database *bun.DB, receipt Receipt, hour time.Duration) (Charge, error) {
 	policy, err := db.ReadPolicy(ctx, database)
 	if err != nil {
 		return Charge{}, err
@@ -30,7 +53,7 @@ func PayUpfront(ctx context.Context, database *bun.DB, receipt Receipt) (Charge,
 	}
 	tokens, what := receipt.Package.Price, "first month"
 	if policy.HourlyMode {
-		c.End = start.Add(time.Hour)
+		c.End = start.Add(hour)
 		tokens, what = FirstTokens(dollars(receipt.Package.Price), policy.HoursPerMonth), "first hour"
 	}
 	c.Cents = decimal.NewFromInt(tokens)
