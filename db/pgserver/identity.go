@@ -8,6 +8,8 @@ import (
 	"os/exec"
 
 	"github.com/rs/zerolog"
+
+	"serversync/db/pgserver/binaries"
 )
 
 // identityKind is a way to choose the user that the server runs as.
@@ -60,7 +62,7 @@ func (id identity) run(ctx context.Context, dir, program string, args ...string)
 	w := newLogWriter(zerolog.Nop())
 	cmd := exec.CommandContext(ctx, program, args...) //nolint:gosec // G204: a program of the installation that was configured or found
 	cmd.Dir = dir
-	cmd.Env = environment()
+	cmd.Env = binaries.Environment()
 	cmd.Stdout, cmd.Stderr = w, w
 	cmd.WaitDelay = outputDelay
 	c, err := startChild(cmd, id.attributes(killSignal))

@@ -10,17 +10,19 @@ import (
 	"path/filepath"
 	"strconv"
 	"syscall"
+
+	"serversync/db/pgserver/binaries"
 )
 
 // chooseIdentity finds a user that can run the server in dir and gives dir to
 // it. Anybody but root is that user; for root, whom PostgreSQL turns away, the
 // namespace comes first, because it needs no other account and no chown, and
 // works below directories that only root may enter.
-func chooseIdentity(ctx context.Context, kind identityKind, inst installation, dir string) (identity, error) {
+func chooseIdentity(ctx context.Context, kind identityKind, inst binaries.Installation, dir string) (identity, error) {
 	if kind == identityAuto && os.Geteuid() != 0 {
 		kind = identitySelf
 	}
-	probe := []string{inst.program("postgres"), "--version"}
+	probe := []string{inst.Program("postgres"), "--version"}
 	switch kind {
 	case identitySelf:
 		id := identity{kind: kind, uid: os.Geteuid(), gid: os.Getegid(), probe: probe}

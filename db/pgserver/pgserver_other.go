@@ -10,6 +10,8 @@ import (
 	"syscall"
 
 	"github.com/rs/zerolog"
+
+	"serversync/db/pgserver/binaries"
 )
 
 // What Linux has and this system gets from a supervising process one day:
@@ -20,7 +22,7 @@ import (
 //     it, naming its process id;
 //   - running for root.
 
-func chooseIdentity(_ context.Context, _ identityKind, _ installation, dir string) (identity, error) {
+func chooseIdentity(_ context.Context, _ identityKind, _ binaries.Installation, dir string) (identity, error) {
 	if os.Geteuid() == 0 {
 		return identity{}, errors.New("PostgreSQL does not run as root: start this program as another user")
 	}

@@ -18,6 +18,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/rs/zerolog"
+
+	"serversync/db/pgserver/binaries"
 )
 
 // What is in a server's directory, beside its lock.
@@ -116,15 +118,15 @@ func (s *Server) Stop(ctx context.Context) error {
 }
 
 // launch starts the server process and waits until it answers.
-func (s *Server) launch(ctx context.Context, inst installation, id identity, cfg Config) error {
+func (s *Server) launch(ctx context.Context, inst binaries.Installation, id identity, cfg Config) error {
 	s.output = newLogWriter(cfg.Logger)
 	s.stopping = make(chan struct{})
 	s.done = make(chan struct{})
 	args := arguments(s.dataDir(), s.socketDir, cfg.Durability, cfg.Settings)
 	// Its life is not that of ctx.
-	cmd := exec.CommandContext(context.WithoutCancel(ctx), inst.program("postgres"), args...) //nolint:gosec // G204: the program that was configured or found
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), inst.Program("postgres"), args...) //nolint:gosec // G204: the program that was configured or found
 	cmd.Dir = s.dir
-	cmd.Env = environment()
+	cmd.Env = binaries.Environment()
 	cmd.Stdout, cmd.Stderr = s.output, s.output
 	cmd.WaitDelay = outputDelay
 	// Should we die without a word, the server shuts down in order: a
