@@ -34,6 +34,8 @@ type identity struct {
 	uid, gid int
 	// innerUID and innerGID are what a namespace shows for uid and gid.
 	innerUID, innerGID int
+	// supervised puts a supervisor between us and the programs.
+	supervised bool
 	// probe is a program that ends at once, to see what this user can reach.
 	probe []string
 }
@@ -65,7 +67,7 @@ func (id identity) run(ctx context.Context, dir, program string, args ...string)
 	cmd.Env = binaries.Environment()
 	cmd.Stdout, cmd.Stderr = w, w
 	cmd.WaitDelay = outputDelay
-	c, err := startChild(cmd, id.attributes(killSignal))
+	c, err := startChild(cmd, id, killSignal)
 	if err != nil {
 		return w.tail(), err
 	}

@@ -10,8 +10,9 @@
 // version, of another owner or of unknown content is an error that says what
 // to do about it.
 //
-// Linux is supported in full. Elsewhere the package compiles, and a server
-// runs as long as everything goes well; see pgserver_other.go for what is
+// Linux is supported in full. On other Unix systems, macOS among them, a server
+// has a supervisor, which is this same program in another role, and root cannot
+// run one. Elsewhere the package compiles; see pgserver_other.go for what is
 // missing.
 package pgserver
 
@@ -78,6 +79,8 @@ type Config struct {
 
 	// identity restricts how the server's user is chosen; for tests.
 	identity identityKind
+	// supervised has a supervisor where none is needed; for tests.
+	supervised bool
 }
 
 // Start starts the server of cfg.Dir, creating its cluster when there is none,
@@ -130,6 +133,7 @@ func start(ctx context.Context, cfg Config) (_ *Server, err error) {
 	if err != nil {
 		return nil, err
 	}
+	id.supervised = needSupervisor || cfg.supervised
 	c := cluster{dir: s.dataDir(), tmp: s.newDataDir(), inst: inst, id: id, durability: cfg.Durability, log: cfg.Logger}
 	if dataMajor == 0 {
 		if err := c.create(ctx); err != nil {

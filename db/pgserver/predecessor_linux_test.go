@@ -104,7 +104,7 @@ func startOrphan(t *testing.T, s *Server, kind identityKind) *child {
 	}
 	cmd := exec.Command(inst.Program("postgres"), arguments(s.dataDir(), s.socketDir, Durable, nil)...) //nolint:noctx // Start is to end it
 	cmd.Dir = s.dir
-	orphan, err := startChild(cmd, id.attributes(killSignal))
+	orphan, err := startChild(cmd, id, killSignal)
 	if err != nil {
 		t.Fatal(err)
 	}

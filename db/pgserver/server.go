@@ -136,7 +136,7 @@ func (s *Server) launch(ctx context.Context, inst binaries.Installation, id iden
 	if cfg.Durability == Fast {
 		deathSignal = immediateSignal
 	}
-	c, err := startChild(cmd, id.attributes(deathSignal))
+	c, err := startChild(cmd, id, deathSignal)
 	if err != nil {
 		return fmt.Errorf("run postgres: %w", err)
 	}
@@ -221,7 +221,7 @@ func (s *Server) end(ctx context.Context) error {
 		{immediateSignal, immediateShutdown, nil},
 	}
 	for i, step := range steps {
-		err := s.signal(step.signal)
+		err := s.child.signal(step.signal)
 		if err != nil {
 			return err
 		}
@@ -233,19 +233,11 @@ func (s *Server) end(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := s.signal(killSignal); err != nil {
+	if err := s.child.signal(killSignal); err != nil {
 		return err
 	}
 	<-s.done
 	return errors.New("it did not shut down and was killed; its next start will recover")
-}
-
-// signal sends sig to the process, whose end is no error.
-func (s *Server) signal(sig syscall.Signal) error {
-	if err := s.child.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return fmt.Errorf("send %v: %w", sig, err)
-	}
-	return nil
 }
 
 // cleanUp lets go of everything but the data; it works on a server that never
