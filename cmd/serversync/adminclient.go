@@ -126,7 +126,7 @@ func (a *adminClient) send(ctx context.Context, r *request, data any) error {
 		return a.refusal(&apiError{status: response.StatusCode, code: body.Error.Code, message: body.Error.Message})
 	}
 	if err := json.Unmarshal(body.Data, data); err != nil {
-		return fmt.Errorf("read the answer of the service at %s (is it of another version than %s?): %w", a.base, version, err)
+		return fmt.Errorf("read the answer of the service at %s (is it of another version than %s?): %w", a.base, thisBuild().Version, err)
 	}
 	return nil
 }
