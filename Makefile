@@ -6,7 +6,11 @@ MAKEFLAGS += --no-print-directory
 # The binary needs no C library. The race detector does, and asks for it where it is used.
 export CGO_ENABLED := 0
 
+# What `serversync version` says. The date is the commit's, so that one commit is always built alike.
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+COMMIT ?= $(shell git rev-parse HEAD 2>/dev/null)
+DATE ?= $(shell TZ=UTC git log -1 --date=format-local:%Y-%m-%dT%H:%M:%SZ --format=%cd 2>/dev/null)
+LDFLAGS = -X main.version=$(VERSION) -X main.commit=$(COMMIT) -X main.date=$(DATE)
 # For `make run`: flags of `serversync demo`.
 ARGS ?=
 # For `make test`: what to test, more flags of `go test`, and how long one package may take.
@@ -23,6 +27,9 @@ FUZZTIME ?= 20s
 ROUNDS ?=
 SEED ?=
 
+# For `make cross`: what the service is released for, as .goreleaser.yaml has it.
+PLATFORMS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64
+
 LINT := go tool -modfile=tools.mod golangci-lint
 
 ##@ Use
@@ -33,7 +40,7 @@ run: need-postgresql build ## Start everything: PostgreSQL, NATS, a simulated Vi
 
 .PHONY: build
 build: ## Build bin/serversync
-	go build -buildvcs=false -ldflags '-X main.version=$(VERSION)' -o bin/serversync ./cmd/serversync
+	go build -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/serversync ./cmd/serversync
 
 .PHONY: dist
 dist: ## Make the release's archive for this machine, in dist/
@@ -48,6 +55,15 @@ test: need-postgresql need-c-compiler need-chromium need-axe vet ## Run all test
 .PHONY: vet
 vet: ## Run go vet
 	go vet $(PKG)
+
+.PHONY: cross
+cross: ## Build for Linux and macOS on both processors, and vet everything for macOS
+	@for platform in $(PLATFORMS); do \
+		echo "go build for $$platform: bin/cross/serversync-$${platform%/*}-$${platform#*/}"; \
+		GOOS=$${platform%/*} GOARCH=$${platform#*/} go build -buildvcs=false -ldflags '$(LDFLAGS)' \
+			-o bin/cross/serversync-$${platform%/*}-$${platform#*/} ./cmd/serversync || exit 1; \
+	done
+	GOOS=darwin GOARCH=arm64 go vet ./...
 
 .PHONY: lint
 lint: tidy-check ## Check modules, formatting, code, import rules and shell scripts

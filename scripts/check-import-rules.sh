@@ -105,6 +105,8 @@ refuse db cmd/serversync
 refuse db net/http
 refuse db/dbtest events
 refuse db/pgserver db
+ok     db/pgserver db/pgserver/binaries
+refuse db/pgserver/binaries db
 refuse db/skypanelsim virtfusion
 refuse db/x_test.go events
 
@@ -210,7 +212,7 @@ cp "$root/.golangci.yml" .
 		printf 'require %s %s\nreplace %s => ./libraries/%s\n' "$library" "$version" "$library" "$library"
 	done
 } >go.mod
-for package in api cmd/serversync db db/dbtest db/pgserver db/skypanelsim events events/eventstest ingest internal/other \
+for package in api cmd/serversync db db/dbtest db/pgserver db/pgserver/binaries db/skypanelsim events events/eventstest ingest internal/other \
 	internal/plumbing reconciler schemas virtfusion virtfusion/virtfusionsim web; do
 	mkdir -p "$package"
 	printf 'package stub\n' >"$package/stub.go"

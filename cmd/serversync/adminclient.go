@@ -97,7 +97,7 @@ func (a *adminClient) send(ctx context.Context, r *request, data any) error {
 		return err
 	}
 	if err := json.Unmarshal(content, data); err != nil {
-		return fmt.Errorf("read the answer of the service at %s (is it of another version than %s?): %w", a.base, version, err)
+		return fmt.Errorf("read the answer of the service at %s (is it of another version than %s?): %w", a.base, thisBuild().Version, err)
 	}
 	return nil
 }

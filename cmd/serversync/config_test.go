@@ -184,7 +184,8 @@ func TestExitCodes(t *testing.T) {
 		code int
 		says string
 	}{
-		{"version", exitDone, version},
+		{"version", exitDone, thisBuild().String()},
+		{"version --json", exitDone, `"goVersion":"go`},
 		{"--help", exitDone, "serve"},
 		{"serve --help", exitDone, "WEBHOOK_TOKENS"},
 		{"serve --settle-delay=soon --log-level=loud", exitUsage, "LOG_LEVEL"},

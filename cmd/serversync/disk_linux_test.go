@@ -14,9 +14,11 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"serversync/api"
 	"serversync/events"
 )
 
@@ -268,4 +270,25 @@ func TestAFailedSyncEndsTheService(t *testing.T) {
 	if last := lines[len(lines)-1]; code != exitFailed || !strings.Contains(last, "its sync to disk failed") || !strings.Contains(last, "start again") {
 		t.Errorf("it ended with exit code %d and the last line %s", code, last)
 	}
+}
+
+// A running service with embedded stores examines itself, its disks too.
+func TestDoctorOfAServiceSeesItsDisk(t *testing.T) {
+	t.Parallel()
+	disk := smallDisk(t, "700m")
+	r := start(t, config{dataDir: filepath.Join(disk, "data"), streamMaxAge: 720 * time.Hour})
+	r.ready(t)
+	look := func() map[string]finding {
+		return askTheDoctor(t, "--url", r.base, "--data-dir", r.config.dataDir)
+	}
+	found := look()
+	for _, check := range []string{"disk of nats", "disk of postgres", "broker durability", "stream", "dead letters", "roles", "database durability", "privileges", "schema"} {
+		want(t, found, "service: "+check, api.SeverityOK, "")
+	}
+	want(t, found, "service: VirtFusion", api.SeverityError, "VIRTFUSION_API_URL")
+	empty := fill(t, disk)
+	defer empty()
+	found = look()
+	want(t, found, "service: disk of nats", api.SeverityError, "make room")
+	want(t, found, "service: room", api.SeverityError, "nearly full")
 }

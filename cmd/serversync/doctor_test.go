@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"net/http/httptest"
 	"net/url"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -227,27 +226,6 @@ func TestDoctorLooksAtVirtFusion(t *testing.T) {
 			want(t, askTheDoctor(t, args...), test.check, test.severity, test.says)
 		})
 	}
-}
-
-// A running service with embedded stores examines itself, its disks too.
-func TestDoctorOfAServiceSeesItsDisk(t *testing.T) {
-	t.Parallel()
-	disk := smallDisk(t, "700m")
-	r := start(t, config{dataDir: filepath.Join(disk, "data"), streamMaxAge: 720 * time.Hour})
-	r.ready(t)
-	look := func() map[string]finding {
-		return askTheDoctor(t, "--url", r.base, "--data-dir", r.config.dataDir)
-	}
-	found := look()
-	for _, check := range []string{"disk of nats", "disk of postgres", "broker durability", "stream", "dead letters", "roles", "database durability", "privileges", "schema"} {
-		want(t, found, "service: "+check, api.SeverityOK, "")
-	}
-	want(t, found, "service: VirtFusion", api.SeverityError, "VIRTFUSION_API_URL")
-	empty := fill(t, disk)
-	defer empty()
-	found = look()
-	want(t, found, "service: disk of nats", api.SeverityError, "make room")
-	want(t, found, "service: room", api.SeverityError, "nearly full")
 }
 
 // What cannot be had for real within a test: a PostgreSQL near its end.

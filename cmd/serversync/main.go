@@ -15,9 +15,6 @@ import (
 	"github.com/urfave/cli/v3"
 )
 
-// version is set by the build.
-var version = "dev"
-
 // Exit codes, fixed by the interface.
 const (
 	exitDone       = 0
@@ -71,20 +68,12 @@ func root(stdout, stderr io.Writer) *cli.Command {
 	cmd := &cli.Command{
 		Name:      "serversync",
 		Usage:     "keeps SkyPANEL's billing in step with VirtFusion",
-		Version:   version,
+		Version:   thisBuild().Version,
 		Writer:    stdout,
 		ErrWriter: stderr,
 		Commands: []*cli.Command{
 			serveCommand(), demoCommand(), simulateCommand(), sweepCommand(), replayCommand(), undoCommand(), statusCommand(), explainCommand(), cleanupCommand(),
-			migrateCommand(), doctorCommand(), auditCommand(), readyCommand(),
-			{
-				Name:  "version",
-				Usage: "print the version",
-				Action: func(_ context.Context, cmd *cli.Command) error {
-					_, err := fmt.Fprintln(cmd.Root().Writer, version)
-					return err
-				},
-			},
+			migrateCommand(), doctorCommand(), auditCommand(), readyCommand(), versionCommand(),
 		},
 		// Errors are printed and mapped to exit codes in run, nowhere else.
 		ExitErrHandler: func(context.Context, *cli.Command, error) {},

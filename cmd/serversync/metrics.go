@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -64,9 +63,10 @@ func (g gauges) count(d *prometheus.Desc, value float64) {
 }
 
 func buildInfo() prometheus.Collector {
+	b := thisBuild()
 	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "serversync_build_info", Help: "1, with what this process was built from and with.",
-		ConstLabels: prometheus.Labels{"version": version, "goversion": runtime.Version()},
+		ConstLabels: prometheus.Labels{"version": b.Version, "commit": b.Commit, "date": b.Date, "goversion": b.Go},
 	}, func() float64 { return 1 })
 }
 

@@ -283,7 +283,7 @@ func (s *service) run(ctx context.Context) error {
 	}
 	select {
 	case <-s.http.Ready():
-		s.log.Info().Str("version", version).Str("address", s.http.Addr().String()).Strs("roles", s.config.roles).Msg("listening")
+		s.log.Info().Str("version", thisBuild().Version).Str("commit", thisBuild().Commit).Str("built", thisBuild().Date).Str("address", s.http.Addr().String()).Strs("roles", s.config.roles).Msg("listening")
 	case <-ctx.Done():
 	}
 	err := g.Wait()
@@ -299,7 +299,7 @@ func (s *service) present(ctx context.Context) error {
 	if err != nil {
 		host = "unknown"
 	}
-	stop, err := events.AnswerPings(s.stores.nats, events.Presence{Roles: s.config.roles, Version: version, Host: host, StartedAt: time.Now().UTC()})
+	stop, err := events.AnswerPings(s.stores.nats, events.Presence{Roles: s.config.roles, Version: thisBuild().Version, Host: host, StartedAt: time.Now().UTC()})
 	if err != nil {
 		return err
 	}

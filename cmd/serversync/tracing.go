@@ -50,7 +50,7 @@ func startTracing(ctx context.Context, c *config, log zerolog.Logger) (*tracing,
 	}
 	// The later ones win: what OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES say stands.
 	about, err := resource.New(ctx,
-		resource.WithAttributes(attribute.String("service.name", "serversync"), attribute.String("service.version", version),
+		resource.WithAttributes(attribute.String("service.name", "serversync"), attribute.String("service.version", thisBuild().Version),
 			attribute.StringSlice("serversync.roles", c.roles)),
 		resource.WithHost(), resource.WithTelemetrySDK(), resource.WithFromEnv())
 	if err != nil && !errors.Is(err, resource.ErrPartialResource) {
@@ -68,7 +68,7 @@ func (t *tracing) tracer() trace.Tracer {
 	if t == nil {
 		return nil
 	}
-	return t.provider.Tracer("serversync", trace.WithInstrumentationVersion(version))
+	return t.provider.Tracer("serversync", trace.WithInstrumentationVersion(thisBuild().Version))
 }
 
 // close sends what is left, for as long as flushTimeout allows.

@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"github.com/rs/zerolog"
+
+	"serversync/db/pgserver/binaries"
 )
 
 // superuser is the database role that owns everything.
@@ -20,7 +22,7 @@ const superuser = "postgres"
 type cluster struct {
 	dir        string // where it goes
 	tmp        string // where it is built, on the same file system
-	inst       installation
+	inst       binaries.Installation
 	id         identity
 	durability Durability
 	log        zerolog.Logger
@@ -54,13 +56,24 @@ func dataVersion(dir string) (int, error) {
 	return 0, nil
 }
 
+// accepts returns nil when the installation can use the data in dir, whose
+// major version is dataMajor (0: there is none).
+func accepts(inst binaries.Installation, dir string, dataMajor int) error {
+	if dataMajor == 0 || dataMajor == inst.Major {
+		return nil
+	}
+	return fmt.Errorf("%w: %s was made by PostgreSQL %d, and %s has %d; nothing was changed. "+
+		"Install PostgreSQL %d beside it (Debian: apt-get install postgresql-%d; macOS: brew install postgresql@%d) or set PG_BINDIR to its binaries; "+
+		"or upgrade the data with pg_upgrade; or move the directory away to start with an empty one",
+		ErrDataVersion, dir, dataMajor, inst.Dir, inst.Major, dataMajor, dataMajor, dataMajor)
+}
+
 // create makes the cluster in c.tmp and moves it to c.dir when it is complete
 // and on disk, so that c.dir is never half a cluster. What an interrupted
 // attempt has left behind goes first.
 func (c cluster) create(ctx context.Context) error {
-	// A locale that knows UTF-8 folds case beyond ASCII; C is everywhere.
 	var errs []error
-	for _, locale := range []string{"C.UTF-8", "C"} {
+	for _, locale := range locales(c.inst.Major) {
 		err := c.initdb(ctx, locale)
 		if err == nil {
 			return c.moveIntoPlace()
@@ -73,7 +86,22 @@ func (c cluster) create(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-func (c cluster) initdb(ctx context.Context, locale string) error {
+// builtinLocales is the major version from which PostgreSQL has locales of its
+// own.
+const builtinLocales = 17
+
+// locales are initdb's arguments for the locale, best first. All sort by code
+// point. One that knows UTF-8 folds case beyond ASCII too: the system's, which
+// macOS does not have, or PostgreSQL's own; C is everywhere.
+func locales(major int) [][]string {
+	out := [][]string{{"--locale=C.UTF-8"}}
+	if major >= builtinLocales {
+		out = append(out, []string{"--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"})
+	}
+	return append(out, []string{"--locale=C"})
+}
+
+func (c cluster) initdb(ctx context.Context, locale []string) error {
 	if err := os.RemoveAll(c.tmp); err != nil {
 		return fmt.Errorf("remove an unfinished cluster: %w", err)
 	}
@@ -81,14 +109,15 @@ func (c cluster) initdb(ctx context.Context, locale string) error {
 		return err
 	}
 	args := []string{
-		"--pgdata=" + c.tmp, "--username=" + superuser, "--encoding=UTF8", "--locale=" + locale,
+		"--pgdata=" + c.tmp, "--username=" + superuser, "--encoding=UTF8",
 		"--auth-local=trust", "--auth-host=reject", "--no-instructions",
 	}
+	args = append(args, locale...)
 	if c.durability == Fast {
 		args = append(args, "--no-sync", "--wal-segsize=1")
 	}
-	if out, err := c.id.run(ctx, filepath.Dir(c.tmp), c.inst.program("initdb"), args...); err != nil {
-		return fmt.Errorf("initdb with locale %s: %w; %s", locale, err, out)
+	if out, err := c.id.run(ctx, filepath.Dir(c.tmp), c.inst.Program("initdb"), args...); err != nil {
+		return fmt.Errorf("initdb %s: %w; %s", strings.Join(locale, " "), err, out)
 	}
 	return nil
 }
@@ -112,7 +141,7 @@ func (c cluster) moveIntoPlace() error {
 			return err
 		}
 	}
-	c.log.Info().Str("dir", c.dir).Str("version", c.inst.version).Msg("created a PostgreSQL cluster")
+	c.log.Info().Str("dir", c.dir).Str("version", c.inst.Version).Msg("created a PostgreSQL cluster")
 	return nil
 }
 

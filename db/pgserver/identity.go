@@ -8,6 +8,8 @@ import (
 	"os/exec"
 
 	"github.com/rs/zerolog"
+
+	"serversync/db/pgserver/binaries"
 )
 
 // identityKind is a way to choose the user that the server runs as.
@@ -32,6 +34,8 @@ type identity struct {
 	uid, gid int
 	// innerUID and innerGID are what a namespace shows for uid and gid.
 	innerUID, innerGID int
+	// supervised puts a supervisor between us and the programs.
+	supervised bool
 	// probe is a program that ends at once, to see what this user can reach.
 	probe []string
 }
@@ -60,10 +64,10 @@ func (id identity) run(ctx context.Context, dir, program string, args ...string)
 	w := newLogWriter(zerolog.Nop())
 	cmd := exec.CommandContext(ctx, program, args...) //nolint:gosec // G204: a program of the installation that was configured or found
 	cmd.Dir = dir
-	cmd.Env = environment()
+	cmd.Env = binaries.Environment()
 	cmd.Stdout, cmd.Stderr = w, w
 	cmd.WaitDelay = outputDelay
-	c, err := startChild(cmd, id.attributes(killSignal))
+	c, err := startChild(cmd, id, killSignal)
 	if err != nil {
 		return w.tail(), err
 	}

@@ -10,17 +10,22 @@ import (
 	"path/filepath"
 	"strconv"
 	"syscall"
+
+	"serversync/db/pgserver/binaries"
 )
+
+// needSupervisor: the kernel tells a server of its parent's death.
+const needSupervisor = false
 
 // chooseIdentity finds a user that can run the server in dir and gives dir to
 // it. Anybody but root is that user; for root, whom PostgreSQL turns away, the
 // namespace comes first, because it needs no other account and no chown, and
 // works below directories that only root may enter.
-func chooseIdentity(ctx context.Context, kind identityKind, inst installation, dir string) (identity, error) {
+func chooseIdentity(ctx context.Context, kind identityKind, inst binaries.Installation, dir string) (identity, error) {
 	if kind == identityAuto && os.Geteuid() != 0 {
 		kind = identitySelf
 	}
-	probe := []string{inst.program("postgres"), "--version"}
+	probe := []string{inst.Program("postgres"), "--version"}
 	switch kind {
 	case identitySelf:
 		id := identity{kind: kind, uid: os.Geteuid(), gid: os.Getegid(), probe: probe}
@@ -120,6 +125,9 @@ func (id identity) reaches(ctx context.Context, dir string) bool {
 // the thread that made it ends. The kernel forgets that signal whenever a
 // process changes its credentials; it is set after those of id are taken on.
 func (id identity) attributes(deathSignal syscall.Signal) *syscall.SysProcAttr {
+	if id.supervised {
+		deathSignal = 0 // which is the supervisor's to send
+	}
 	attr := &syscall.SysProcAttr{
 		Pdeathsig: deathSignal,
 		// A process group of its own: Ctrl-C on a terminal is for us, who

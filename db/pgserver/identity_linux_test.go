@@ -1,6 +1,8 @@
 package pgserver
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"os/exec"
 	"os/user"
@@ -8,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"serversync/db/pgserver/binaries"
 )
 
 // nobody is an account without any rights.
@@ -84,6 +88,7 @@ func TestDataOfAnotherUserIsRefused(t *testing.T) {
 func TestWithoutRoot(t *testing.T) {
 	t.Parallel()
 	needRoot(t)
+	needPublicBinaries(t)
 	asNobody := &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 	parent := publicDir(t)
 	theirs := filepath.Join(parent, "theirs")
@@ -142,12 +147,29 @@ func needIdentity(t *testing.T, kind identityKind) {
 		if _, err := user.Lookup(accountName); err != nil {
 			t.Skip(err)
 		}
+		needPublicBinaries(t)
 		return
 	}
 	cmd := exec.CommandContext(t.Context(), "true")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER}
 	if err := cmd.Run(); err != nil {
 		t.Skipf("no user namespaces: %v", err)
+	}
+}
+
+// needPublicBinaries skips the test where PostgreSQL's programs are root's alone,
+// as those in root's cache are.
+func needPublicBinaries(t *testing.T) {
+	t.Helper()
+	inst, err := binaries.Find(t.Context(), "", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), inst.Program("postgres"), "--version")
+	cmd.Dir = "/"
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	if err := cmd.Run(); errors.Is(err, fs.ErrPermission) {
+		t.Skipf("PostgreSQL's programs are not for everybody: %v", err)
 	}
 }
 

@@ -32,6 +32,8 @@ type helperOrder struct {
 	Identity   identityKind
 	// NoNamespaces forbids user namespaces first, as some systems do.
 	NoNamespaces bool
+	// Supervised has a supervisor between the helper and its server.
+	Supervised bool
 }
 
 // helperAnswer is the line that a helper writes once its server is up or has
@@ -67,7 +69,7 @@ func serveAsHelper(text string) error {
 	}
 	var log bytes.Buffer
 	s, err := Start(context.Background(), Config{
-		Dir: order.Dir, Durability: order.Durability, identity: order.Identity,
+		Dir: order.Dir, Durability: order.Durability, identity: order.Identity, supervised: order.Supervised,
 		Logger: zerolog.New(&log).Level(zerolog.InfoLevel),
 	})
 	if err != nil {

@@ -10,8 +10,9 @@
 // version, of another owner or of unknown content is an error that says what
 // to do about it.
 //
-// Linux is supported in full. Elsewhere the package compiles, and a server
-// runs as long as everything goes well; see pgserver_other.go for what is
+// Linux is supported in full. On other Unix systems, macOS among them, a server
+// has a supervisor, which is this same program in another role, and root cannot
+// run one. Elsewhere the package compiles; see pgserver_other.go for what is
 // missing.
 package pgserver
 
@@ -24,10 +25,12 @@ import (
 	"slices"
 
 	"github.com/rs/zerolog"
+
+	"serversync/db/pgserver/binaries"
 )
 
 // MinVersion is the oldest major version of PostgreSQL that is accepted.
-const MinVersion = 15
+const MinVersion = binaries.MinVersion
 
 // Durability says what has to survive a crash of the machine.
 type Durability int
@@ -43,7 +46,7 @@ const (
 
 var (
 	// ErrNotInstalled means that no usable PostgreSQL was found.
-	ErrNotInstalled = errors.New("no usable PostgreSQL found")
+	ErrNotInstalled = binaries.ErrNotFound
 	// ErrInUse means that another process runs a server in the directory.
 	ErrInUse = errors.New("data directory is in use")
 	// ErrDataVersion means that the data belongs to another major version of
@@ -76,6 +79,8 @@ type Config struct {
 
 	// identity restricts how the server's user is chosen; for tests.
 	identity identityKind
+	// supervised has a supervisor where none is needed; for tests.
+	supervised bool
 }
 
 // Start starts the server of cfg.Dir, creating its cluster when there is none,
@@ -112,11 +117,11 @@ func start(ctx context.Context, cfg Config) (_ *Server, err error) {
 	if err != nil {
 		return nil, err
 	}
-	inst, err := defaultFinder().find(ctx, dataMajor)
+	inst, err := findBinaries(ctx, dataMajor)
 	if err != nil {
 		return nil, err
 	}
-	if err := inst.accepts(s.dataDir(), dataMajor); err != nil {
+	if err := accepts(inst, s.dataDir(), dataMajor); err != nil {
 		return nil, err
 	}
 	for _, dir := range []string{s.dataDir(), s.newDataDir()} {
@@ -128,6 +133,7 @@ func start(ctx context.Context, cfg Config) (_ *Server, err error) {
 	if err != nil {
 		return nil, err
 	}
+	id.supervised = needSupervisor || cfg.supervised
 	c := cluster{dir: s.dataDir(), tmp: s.newDataDir(), inst: inst, id: id, durability: cfg.Durability, log: cfg.Logger}
 	if dataMajor == 0 {
 		if err := c.create(ctx); err != nil {
@@ -143,9 +149,21 @@ func start(ctx context.Context, cfg Config) (_ *Server, err error) {
 	if err := s.launch(ctx, inst, id, cfg); err != nil {
 		return nil, err
 	}
-	cfg.Logger.Info().Str("version", inst.version).Str("bindir", inst.bindir).Str("dir", s.dir).
+	cfg.Logger.Info().Str("version", inst.Version).Str("bindir", inst.Dir).Str("dir", s.dir).
 		Stringer("user", id).Int("pid", s.child.pid()).Msg("embedded PostgreSQL is ready")
 	return s, nil
+}
+
+// findBinaries finds the programs for data of a major version (0: there is none
+// yet), or says what to do.
+func findBinaries(ctx context.Context, dataMajor int) (binaries.Installation, error) {
+	inst, err := binaries.Find(ctx, "", dataMajor)
+	if _, nothing := errors.AsType[*binaries.SearchError](err); nothing {
+		return inst, fmt.Errorf("%w: on Debian and Ubuntu, as root: apt-get install postgresql; on macOS: brew install postgresql@17 "+
+			"(scripts/install-postgresql.sh does what this machine needs, without starting a server of its own); "+
+			"or set PG_BINDIR to the directory with postgres and initdb", err)
+	}
+	return inst, err
 }
 
 // openDir makes and locks the server's directory.

@@ -1,4 +1,4 @@
-//go:build !linux
+//go:build !unix
 
 package pgserver
 
@@ -7,23 +7,28 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"os/exec"
 	"syscall"
 
 	"github.com/rs/zerolog"
+
+	"serversync/db/pgserver/binaries"
 )
 
-// What Linux has and this system gets from a supervising process one day:
+// What Unix has and this system does without:
 //
 //   - the server's end with ours, however we end: here a killed parent leaves
 //     its server running;
 //   - ending such a predecessor: here PostgreSQL itself refuses to start beside
-//     it, naming its process id;
-//   - running for root.
+//     it, naming its process id.
 
-func chooseIdentity(_ context.Context, _ identityKind, _ installation, dir string) (identity, error) {
-	if os.Geteuid() == 0 {
-		return identity{}, errors.New("PostgreSQL does not run as root: start this program as another user")
-	}
+const needSupervisor = false
+
+func superviseChild(*child, *exec.Cmd, syscall.Signal) (start func() error, err error) {
+	return nil, errors.ErrUnsupported
+}
+
+func chooseIdentity(_ context.Context, _ identityKind, _ binaries.Installation, dir string) (identity, error) {
 	id := identity{kind: identitySelf, uid: os.Geteuid(), gid: os.Getegid()}
 	return id, id.claim(dir)
 }

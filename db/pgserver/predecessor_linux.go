@@ -4,148 +4,25 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
-	"time"
 
-	"github.com/cenkalti/backoff/v4"
 	"github.com/rs/zerolog"
 )
 
-// How long a predecessor may take to end, by how it was asked to.
-const (
-	predecessorFast      = 30 * time.Second
-	predecessorImmediate = 10 * time.Second
-	predecessorKill      = 10 * time.Second
-)
-
-// endPredecessor ends every server process that works in dataDir and returns
-// when there is none. The caller holds the directory's lock, so nobody answers
-// for them: their parent died while they were stopped, say, or they are still
-// shutting down. They get a fast shutdown first, then an immediate one, and are
-// killed in the end.
-//
-// Who works there is told by what a process is and where it stands, never by
-// the number in postmaster.pid, which may be a stranger's by now.
 func endPredecessor(ctx context.Context, dataDir string, log zerolog.Logger) error {
-	family := findFamily(dataDir)
-	if len(family) == 0 {
-		return removeStalePID(dataDir)
-	}
-	log.Warn().Ints("pids", pids(family)).Str("dir", dataDir).Msg("a PostgreSQL without an owner still runs on the data directory; ending it")
-	steps := []struct {
-		signal syscall.Signal
-		limit  time.Duration
-	}{
-		{fastSignal, predecessorFast},
-		{immediateSignal, predecessorImmediate},
-		{killSignal, predecessorKill},
-	}
-	for _, step := range steps {
-		family = findFamily(dataDir)
-		for _, p := range family {
-			// What is stopped cannot act on a signal.
-			p.signal(dataDir, syscall.SIGCONT)
-			if step.signal == killSignal || !p.hasParentIn(family) {
-				p.signal(dataDir, step.signal)
-			}
-		}
-		gone, err := waitForFamily(ctx, dataDir, step.limit)
-		if err != nil {
-			return fmt.Errorf("end the PostgreSQL that still runs on %s: %w", dataDir, err)
-		}
-		if gone {
-			return removeStalePID(dataDir)
-		}
-	}
-	return fmt.Errorf("%w: PostgreSQL processes %v still run on %s and cannot be ended: end them, then start again",
-		ErrInUse, pids(findFamily(dataDir)), dataDir)
+	return procFiles().endPredecessor(ctx, dataDir, log)
 }
 
-// waitForFamily reports whether no process is left in dataDir within the limit.
-func waitForFamily(ctx context.Context, dataDir string, limit time.Duration) (bool, error) {
-	errAlive := errors.New("still running")
-	tries := backoff.NewExponentialBackOff(
-		backoff.WithInitialInterval(5*time.Millisecond),
-		backoff.WithMaxInterval(100*time.Millisecond),
-		backoff.WithMaxElapsedTime(limit),
-	)
-	err := backoff.Retry(func() error {
-		if len(findFamily(dataDir)) > 0 {
-			return errAlive
-		}
-		return nil
-	}, backoff.WithContext(tries, ctx))
-	if err != nil && ctx.Err() != nil {
-		return false, context.Cause(ctx)
-	}
-	return err == nil, nil
-}
-
-// removeStalePID removes a postmaster.pid whose number has become somebody
-// else's: the server would take that process for its predecessor and not
-// start, for ever. Any other stale one is left to the server, which also checks
-// that no shared memory of its writer is in use.
-func removeStalePID(dataDir string) error {
-	path := filepath.Join(dataDir, "postmaster.pid")
-	text, err := os.ReadFile(path) //nolint:gosec // G304: a file in the configured directory
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("read postmaster.pid: %w", err)
-	}
-	first, _, _ := strings.Cut(string(text), "\n")
-	if _, err := os.Stat(filepath.Join("/proc", strings.TrimSpace(first))); err != nil {
-		return nil //nolint:nilerr // no such process: not the case that matters here
-	}
-	if err := os.Remove(path); err != nil {
-		return fmt.Errorf("remove a stale postmaster.pid: %w", err)
-	}
-	return nil
-}
-
-// process is one that was seen in /proc.
-type process struct {
-	pid, parent int
-}
-
-func (p process) hasParentIn(family []process) bool {
-	for _, other := range family {
-		if other.pid == p.parent {
-			return true
-		}
-	}
-	return false
-}
-
-// signal sends sig if the process still is who it was when it was found. The
-// handle is taken first and the look comes second: what the handle stands for
-// cannot be replaced in between.
-func (p process) signal(dataDir string, sig syscall.Signal) {
-	handle, err := os.FindProcess(p.pid)
-	if err != nil {
-		return
-	}
-	defer handle.Release() //nolint:errcheck // nothing to be done about it
-	dir, err := os.Stat(dataDir)
-	if err != nil || !worksIn(p.pid, dataDir, dir) {
-		return
-	}
-	_ = handle.Signal(sig) // if it fails, the process is found again
-}
-
-func pids(family []process) []int {
-	var out []int
-	for _, p := range family {
-		out = append(out, p.pid)
-	}
-	return out
+// procFiles is Linux's census, which needs no file of the server's.
+func procFiles() census {
+	return census{family: findFamily, works: func(pid int, dataDir string) bool {
+		dir, err := os.Stat(dataDir)
+		return err == nil && worksIn(pid, dataDir, dir)
+	}}
 }
 
 // findFamily returns the processes of a PostgreSQL server that work in dataDir.

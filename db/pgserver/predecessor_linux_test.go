@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5"
+
+	"serversync/db/pgserver/binaries"
 )
 
 // identities are the ways in which the tests' own user can run a server.
@@ -89,7 +91,7 @@ func TestPredecessorIsEndedFirst(t *testing.T) {
 // Start sees to.
 func startOrphan(t *testing.T, s *Server, kind identityKind) *child {
 	t.Helper()
-	inst, err := defaultFinder().find(t.Context(), 0)
+	inst, err := binaries.Find(t.Context(), "", 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,9 +102,9 @@ func startOrphan(t *testing.T, s *Server, kind identityKind) *child {
 	if err := id.mkdir(s.socketDir); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(inst.program("postgres"), arguments(s.dataDir(), s.socketDir, Durable, nil)...) //nolint:noctx // Start is to end it
+	cmd := exec.Command(inst.Program("postgres"), arguments(s.dataDir(), s.socketDir, Durable, nil)...) //nolint:noctx // Start is to end it
 	cmd.Dir = s.dir
-	orphan, err := startChild(cmd, id.attributes(killSignal))
+	orphan, err := startChild(cmd, id, killSignal)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -18,6 +18,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/rs/zerolog"
+
+	"serversync/db/pgserver/binaries"
 )
 
 // What is in a server's directory, beside its lock.
@@ -116,15 +118,15 @@ func (s *Server) Stop(ctx context.Context) error {
 }
 
 // launch starts the server process and waits until it answers.
-func (s *Server) launch(ctx context.Context, inst installation, id identity, cfg Config) error {
+func (s *Server) launch(ctx context.Context, inst binaries.Installation, id identity, cfg Config) error {
 	s.output = newLogWriter(cfg.Logger)
 	s.stopping = make(chan struct{})
 	s.done = make(chan struct{})
 	args := arguments(s.dataDir(), s.socketDir, cfg.Durability, cfg.Settings)
 	// Its life is not that of ctx.
-	cmd := exec.CommandContext(context.WithoutCancel(ctx), inst.program("postgres"), args...) //nolint:gosec // G204: the program that was configured or found
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), inst.Program("postgres"), args...) //nolint:gosec // G204: the program that was configured or found
 	cmd.Dir = s.dir
-	cmd.Env = environment()
+	cmd.Env = binaries.Environment()
 	cmd.Stdout, cmd.Stderr = s.output, s.output
 	cmd.WaitDelay = outputDelay
 	// Should we die without a word, the server shuts down in order: a
@@ -134,7 +136,7 @@ func (s *Server) launch(ctx context.Context, inst installation, id identity, cfg
 	if cfg.Durability == Fast {
 		deathSignal = immediateSignal
 	}
-	c, err := startChild(cmd, id.attributes(deathSignal))
+	c, err := startChild(cmd, id, deathSignal)
 	if err != nil {
 		return fmt.Errorf("run postgres: %w", err)
 	}
@@ -219,7 +221,7 @@ func (s *Server) end(ctx context.Context) error {
 		{immediateSignal, immediateShutdown, nil},
 	}
 	for i, step := range steps {
-		err := s.signal(step.signal)
+		err := s.child.signal(step.signal)
 		if err != nil {
 			return err
 		}
@@ -231,19 +233,11 @@ func (s *Server) end(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := s.signal(killSignal); err != nil {
+	if err := s.child.signal(killSignal); err != nil {
 		return err
 	}
 	<-s.done
 	return errors.New("it did not shut down and was killed; its next start will recover")
-}
-
-// signal sends sig to the process, whose end is no error.
-func (s *Server) signal(sig syscall.Signal) error {
-	if err := s.child.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return fmt.Errorf("send %v: %w", sig, err)
-	}
-	return nil
 }
 
 // cleanUp lets go of everything but the data; it works on a server that never

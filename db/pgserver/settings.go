@@ -2,6 +2,7 @@ package pgserver
 
 import (
 	"maps"
+	"runtime"
 	"slices"
 )
 
@@ -13,7 +14,7 @@ func arguments(dataDir, socketDir string, d Durability, extra map[string]string)
 	if d == Fast {
 		maps.Copy(settings, fastSettings())
 	} else {
-		maps.Copy(settings, durableSettings())
+		maps.Copy(settings, durableSettings(runtime.GOOS))
 	}
 	maps.Copy(settings, extra)
 	maps.Copy(settings, map[string]string{
@@ -47,8 +48,8 @@ func commonSettings() map[string]string {
 	}
 }
 
-func durableSettings() map[string]string {
-	return map[string]string{
+func durableSettings(goos string) map[string]string {
+	settings := map[string]string{
 		"fsync":              "on",
 		"synchronous_commit": "on",
 		"full_page_writes":   "on",
@@ -56,6 +57,12 @@ func durableSettings() map[string]string {
 		"shared_buffers":     "128MB",
 		"max_connections":    "100",
 	}
+	if goos == "darwin" {
+		// Its fsync leaves writes in the disk's cache, and so do PostgreSQL's
+		// other methods there.
+		settings["wal_sync_method"] = "fsync_writethrough"
+	}
+	return settings
 }
 
 // fastSettings trade durability for speed and keep a server small: many test

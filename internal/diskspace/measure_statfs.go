@@ -1,3 +1,5 @@
+//go:build linux || darwin
+
 package diskspace
 
 import "golang.org/x/sys/unix"
@@ -7,6 +9,6 @@ func measure(dir string) (free, total uint64, err error) {
 	if err := unix.Statfs(dir, &stat); err != nil {
 		return 0, 0, err
 	}
-	block := uint64(stat.Bsize) //nolint:gosec // G115: a block has a size
+	block := uint64(stat.Bsize) //nolint:gosec // G115: a block has a size, whose type differs between systems
 	return stat.Bavail * block, stat.Blocks * block, nil
 }
