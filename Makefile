@@ -44,7 +44,7 @@ build: ## Build bin/serversync
 
 .PHONY: dist
 dist: ## Make the release's archive for this machine, in dist/
-	@scripts/dist.sh '$(VERSION)' "$$(go env GOOS)" "$$(go env GOARCH)"
+	@LDFLAGS='$(LDFLAGS)' scripts/dist.sh '$(VERSION)' "$$(go env GOOS)" "$$(go env GOARCH)"
 
 ##@ Check
 
@@ -121,7 +121,7 @@ powercut: build ## Cut the power of a virtual machine with the service and check
 .PHONY: guide
 guide: need-bare-machine ## Follow docs/integration.md to the letter on a bare machine, and try the other guides' commands
 	@go build -buildvcs=false -o bin/guide ./cmd/guide
-	@exec bin/guide -archive "$$(scripts/dist.sh '$(VERSION)' linux "$$(go env GOARCH)")" $(patsubst %,docs/%.md,operating maintenance troubleshooting watchdog first-charge virtfusion backup upgrading)
+	@exec bin/guide -archive "$$(LDFLAGS='$(LDFLAGS)' scripts/dist.sh '$(VERSION)' linux "$$(go env GOARCH)")" $(patsubst %,docs/%.md,operating maintenance troubleshooting watchdog first-charge virtfusion backup deploy)
 
 ##@ Maintain
 

@@ -2,6 +2,8 @@
 # Makes the archive of a release for one platform: the program, its pages, and what deploy/ has.
 #
 #   scripts/dist.sh VERSION GOOS GOARCH   writes dist/serversync_VERSION_GOOS_GOARCH.tar.gz and prints its path
+#
+# LDFLAGS are the linker's, by default the version alone.
 set -euo pipefail
 
 version=${1:?which version?} os=${2:?which GOOS?} arch=${3:?which GOARCH?}
@@ -11,7 +13,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 mkdir -p "$work/$name" dist
-CGO_ENABLED=0 GOOS=$os GOARCH=$arch go build -buildvcs=false -trimpath -ldflags "-s -w -X main.version=$version" -o "$work/$name/serversync" ./cmd/serversync
+CGO_ENABLED=0 GOOS=$os GOARCH=$arch go build -buildvcs=false -trimpath -ldflags "-s -w ${LDFLAGS:--X main.version=$version}" -o "$work/$name/serversync" ./cmd/serversync
 cp -R README.md CHANGELOG.md docs deploy "$work/$name/"
 tar -C "$work" -czf "dist/$name.tar.gz" "$name"
 printf '%s\n' "dist/$name.tar.gz"

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -81,5 +83,34 @@ func TestMissing(t *testing.T) {
 		if got := missing(c.shown, output); !reflect.DeepEqual(got, c.want) {
 			t.Errorf("%s: missing %q, want %q", c.name, got, c.want)
 		}
+	}
+}
+
+// TestPagesCanBeFollowed: whatever `make guide` reads, and whatever else has
+// commands, has the form that it knows.
+func TestPagesCanBeFollowed(t *testing.T) {
+	t.Parallel()
+	pages, err := filepath.Glob("../../docs/*.md")
+	if err != nil || len(pages) < 10 {
+		t.Fatalf("%d pages, %v", len(pages), err)
+	}
+	commands := 0
+	for _, path := range pages {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		steps, err := parsePage(string(text))
+		if err != nil {
+			t.Errorf("%s: %v", path, err)
+		}
+		for _, s := range steps {
+			if s.command != "" && s.skipped == "" {
+				commands++
+			}
+		}
+	}
+	if commands < 50 {
+		t.Errorf("%d commands are run, there are more", commands)
 	}
 }
