@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # Makes the archive of a release for one platform: the program, its pages, and what deploy/ has.
 #
-#   scripts/dist.sh VERSION GOOS GOARCH   writes dist/serversync_VERSION_GOOS_GOARCH.tar.gz and prints its path
+#   scripts/dist.sh VERSION GOOS GOARCH   writes dist/serversync-VERSION-GOOS-GOARCH.tar.gz and prints its path
 #
 # LDFLAGS are the linker's, by default the version alone.
 set -euo pipefail
 
 version=${1:?which version?} os=${2:?which GOOS?} arch=${3:?which GOARCH?}
 cd "$(dirname "$0")/.."
-name=serversync_${version}_${os}_${arch}
+name=serversync-$version-$os-$arch
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
