@@ -386,7 +386,7 @@ func TestPagesRaceOfOrders(t *testing.T) {
 	// A replay that could not be ordered is ordered by "Try again", as it was previewed.
 	w.exec(`UPDATE public.virtfusion_hourly_billing SET monthly_price = 1`)
 	p.click(byRole("button", "Preview replay"))
-	p.waitText("#view", "The price changed from 1.00 to 5.00 a month.")
+	p.waitText("#view", "The price changed from 1.00 to 5.00 a month, as charged from 0.00 to 7.30.")
 	p.rule(`{part: '/replay', method: 'POST', fail: true, once: true}`)
 	p.click(byRole("button", "Replay"))
 	p.waitText("#view", "cannot be reached")
