@@ -13,5 +13,6 @@
 //	<!-- guide: VirtFusion webhook TOKEN-FILE -->   enter our webhook there
 //	<!-- guide: VirtFusion create --> create a server there
 //
-// It needs root on Debian, with debootstrap and systemd-nspawn.
+// It needs root on Debian, with debootstrap and systemd-nspawn. Where the machine
+// cannot be made the exit code is 4, and nothing was said about the page.
 package main

@@ -38,7 +38,7 @@ func follow(ctx context.Context, c config) (done account, err error) {
 		defer func() { err = errors.Join(err, m.halt(context.WithoutCancel(ctx), c.keep)) }()
 	}
 	if err != nil {
-		return done, err
+		return done, errors.Join(errNoMachine, err)
 	}
 	fmt.Fprintln(c.out, "the machine's disk is made")
 	there, err := settle(ctx, c, m, wanted)
@@ -89,14 +89,18 @@ func debianPackages(steps []step) (names []string) {
 	return names
 }
 
+// errNoMachine: there is no bare machine, for a reason that is no fault of the
+// page: no root, no mirror of Debian's.
+var errNoMachine = errors.New("the bare machine could not be made")
+
 // settle installs what the company has, boots the machine, and starts the company.
 func settle(ctx context.Context, c config, m *machine, wanted []string) (*theCompany, error) {
 	if err := m.install(ctx, false, "postgresql"); err != nil {
-		return nil, err
+		return nil, errors.Join(errNoMachine, err)
 	}
 	if len(wanted) > 0 {
 		if err := m.install(ctx, true, wanted...); err != nil {
-			return nil, err
+			return nil, errors.Join(errNoMachine, err)
 		}
 	}
 	ourselves, err := os.Executable()
@@ -115,7 +119,7 @@ func settle(ctx context.Context, c config, m *machine, wanted []string) (*theCom
 		}
 	}
 	if err := m.boot(ctx); err != nil {
-		return nil, err
+		return nil, errors.Join(errNoMachine, err)
 	}
 	return startCompany(ctx, m)
 }

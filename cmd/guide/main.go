@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -29,9 +30,15 @@ func main() {
 	stop()
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "guide: %v\n", err)
+		if errors.Is(err, errNoMachine) {
+			os.Exit(exitNoMachine)
+		}
 		os.Exit(1)
 	}
 }
+
+// exitNoMachine: nothing was followed, for want of a machine.
+const exitNoMachine = 4
 
 func start(ctx context.Context, args []string) error {
 	if len(args) > 0 && args[0] == companyWord { // on the bare machine
