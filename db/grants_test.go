@@ -32,6 +32,41 @@ func granted(t *testing.T, owner string) (super, migrating, service *bun.DB) {
 	return super, open(t, dsn(t, super, dbtest.MigrateRole)), open(t, dsn(t, super, dbtest.ServiceRole))
 }
 
+// TestGrantsByNoSuperuser: who owns SkyPANEL's tables and may create roles can run
+// deploy/grants.sql too, as often as wanted, and belongs to neither role afterwards.
+func TestGrantsByNoSuperuser(t *testing.T) {
+	t.Parallel()
+	dbtest.NewDSN(t) // makes the roles, once
+	role(t, "panel_three")
+	super := dbtest.NewEmpty(t)
+	exec(t, super, `ALTER ROLE panel_three CREATEROLE`)
+	exec(t, super, `DO $$ BEGIN
+		IF current_setting('server_version_num')::int >= 160000 THEN -- there only who made a role may hand it out
+			EXECUTE 'GRANT serversync_migrate TO panel_three WITH ADMIN OPTION, INHERIT FALSE, SET FALSE';
+		END IF;
+		EXECUTE format('ALTER DATABASE %I OWNER TO panel_three', current_database());
+	END $$`)
+	exec(t, super, `GRANT CREATE ON SCHEMA public TO panel_three WITH GRANT OPTION; GRANT USAGE ON SCHEMA public TO panel_three WITH GRANT OPTION`)
+	owner := open(t, dsn(t, super, "panel_three"))
+	load(t, owner, "skypanel_released.sql", "skypanel_rows.sql", "../skypanel.sql")
+	grants, err := dbtest.Grants()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		exec(t, owner, grants)
+	}
+	var left int
+	if err := super.NewRaw(`SELECT count(*) FROM pg_auth_members WHERE roleid = 'serversync_migrate'::regrole AND member = 'panel_three'::regrole AND NOT admin_option`).
+		Scan(t.Context(), &left); err != nil || left != 0 {
+		t.Errorf("%d memberships are left, %v", left, err)
+	}
+	lacks, err := db.MissingPrivileges(t.Context(), open(t, dsn(t, super, dbtest.ServiceRole)))
+	if err != nil || len(lacks) > 0 {
+		t.Errorf("the doctor misses %+v, %v", lacks, err)
+	}
+}
+
 // worksAs does what the service does first, as its role.
 func worksAs(t *testing.T, service *bun.DB) {
 	t.Helper()

@@ -25,6 +25,10 @@ BEGIN
         CREATE ROLE serversync LOGIN;
     END IF;
     EXECUTE format('GRANT CONNECT ON DATABASE %I TO serversync_migrate, serversync', current_database());
+    -- Who is no superuser makes things for another role only as its member: for the time of this file.
+    IF NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
+        GRANT serversync_migrate TO CURRENT_USER;
+    END IF;
 END $$;
 
 -- Our own schema. Where an earlier serversync made it as somebody else, it changes hands: a migration is its
@@ -94,6 +98,13 @@ GRANT USAGE ON SEQUENCE public.notifications_id_seq TO serversync;
 
 -- `migrate` looks which columns SkyPANEL's tables lack, and fills in what was dropped.
 GRANT SELECT, UPDATE ON public.virtfusion_hourly_billing, public.virtfusion_hourly_transactions TO serversync_migrate;
+
+DO $$
+BEGIN
+    IF NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
+        REVOKE serversync_migrate FROM CURRENT_USER;
+    END IF;
+END $$;
 
 -- SkyPANEL's tables get five columns and some indexes, which only their owner can add. One of:
 --
