@@ -58,6 +58,7 @@ func another(now, shown *db.RunEffect) bool {
 		return false
 	}
 	return shown == nil || now.Effect != shown.Effect || now.Billing != shown.Billing || now.Collected && !shown.Collected ||
+		now.BackBilled.IsPositive() && !shown.BackBilled.IsPositive() ||
 		(now.UserID == nil) != (shown.UserID == nil) || now.UserID != nil && *now.UserID != *shown.UserID
 }
 
