@@ -43,6 +43,7 @@ type CustomerEffect struct {
 	FirstCharges      int64  `json:"firstCharges"`
 	FirstChargeAmount string `json:"firstChargeAmount"`
 	Collected         bool   `json:"firstChargesCollected"`
+	BackBilled        string `json:"backBilled"` // at once, for the time before
 }
 
 // Difference is how what a run would do by now differs from what was approved.
@@ -75,8 +76,8 @@ func toPreview(p *db.RunPreview) *Preview {
 		Mark:   orNull(p.Mark),
 		Create: p.Create, Change: p.Change, Move: p.Move, End: p.End, None: p.None, CreateOff: p.CreateOff, Off: p.Off,
 		Customers: p.Customers, FirstCharges: p.FirstCharges, FirstChargeAmount: dollars(p.FirstChargeAmount), Collected: p.Collected,
-		FirstChargesNote: chargesNote(p.FirstCharges, p.Collected),
-		ListMonthly:      dollars(p.ListMonthly), EffectiveMonthly: dollars(p.EffectiveMonthly),
+		FirstChargesNote: chargesNote(p.FirstCharges, p.Collected), BackBilled: dollars(p.BackBilled),
+		ListMonthly: dollars(p.ListMonthly), EffectiveMonthly: dollars(p.EffectiveMonthly),
 		Rows: RowChanges(p.Rows), MonthlyCost: toMonthlyCost(&p.Cost),
 		Largest: make([]Effect, 0, len(p.Largest)), ByCustomer: toCustomerEffects(p.ByCustomer),
 		Missing: p.Missing, Changes: p.Changes, Limit: p.Limit, Fleet: p.Fleet, Asks: orNull(p.Asks),
@@ -135,7 +136,7 @@ func toCustomerEffects(found []db.CustomerEffect) []CustomerEffect {
 		customers[i] = CustomerEffect{
 			UserID: c.UserID, Servers: c.Servers, Rows: RowChanges(c.Rows), MonthlyCost: toMonthlyCost(&c.MonthlyCost),
 			ListChange: dollars(c.ListChange()), EffectiveChange: dollars(c.Change()),
-			FirstCharges: c.FirstCharges, FirstChargeAmount: dollars(c.FirstChargeAmount), Collected: c.Collected,
+			FirstCharges: c.FirstCharges, FirstChargeAmount: dollars(c.FirstChargeAmount), Collected: c.Collected, BackBilled: dollars(c.BackBilled),
 		}
 	}
 	return customers

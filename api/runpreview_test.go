@@ -74,7 +74,7 @@ func TestPreviewByCustomer(t *testing.T) {
 	}
 	want := api.CustomerEffect{
 		UserID: 42, Servers: 2, Rows: api.RowChanges{Created: 1}, MonthlyCost: api.MonthlyCost{ListBefore: "8.00", ListAfter: "16.80", EffectiveBefore: "7.30", EffectiveAfter: "14.60"},
-		ListChange: "8.80", EffectiveChange: "7.30", FirstCharges: 1, FirstChargeAmount: "0.0137",
+		ListChange: "8.80", EffectiveChange: "7.30", FirstCharges: 1, FirstChargeAmount: "0.0137", BackBilled: "0.00",
 	}
 	if page.Items[2] != want {
 		t.Errorf("got %+v, want %+v", page.Items[2], want)

@@ -89,6 +89,7 @@ type Preview struct {
 	ListMonthly       string           `json:"listMonthly"`           // what a month costs more, or less, by the list
 	EffectiveMonthly  string           `json:"effectiveMonthly"`      // the same in whole tokens
 	FirstChargesNote  *string          `json:"firstChargesNote"`      // what becomes of them, in words; null: there are none
+	BackBilled        string           `json:"backBilled"`            // what is charged at once for the time before (BILLING_START=creation)
 	Rows              RowChanges       `json:"rows"`
 	MonthlyCost
 	Largest    []Effect         `json:"largest"`

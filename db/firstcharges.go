@@ -144,11 +144,26 @@ func ClaimCharge(ctx context.Context, tx bun.Tx, now time.Time) (c FirstCharge, 
 	return c, true, wrap(err, "take a first charge in hand")
 }
 
-// OnlyHeardOf says whether a server is known by webhooks alone: VirtFusion, asked,
-// has never shown it.
-func OnlyHeardOf(ctx context.Context, idb bun.IDB, serverID int64) (bool, error) {
-	shown, err := queryAll(ctx, idb, scanID, `SELECT virtfusion_id FROM serversync.servers WHERE virtfusion_id = $1 AND pulled_at IS NOT NULL`, serverID)
-	return len(shown) == 0, wrap(err, fmt.Sprintf("look whether VirtFusion ever showed server %d", serverID))
+// Word is on whose word the inventory has a server as it is.
+type Word struct {
+	Pulled      bool // VirtFusion's, asked: no webhook has changed anything since
+	Shown       bool // VirtFusion, asked, has shown it once, however it was then
+	SelfService bool // it is known that VirtFusion bills it itself
+}
+
+// WordOn reads on whose word the inventory has a server; one that it does not have is
+// on nobody's.
+func WordOn(ctx context.Context, idb bun.IDB, serverID int64) (Word, error) {
+	words, err := queryAll(ctx, idb, func(rows *sql.Rows) (w Word, err error) {
+		err = rows.Scan(&w.Pulled, &w.Shown, &w.SelfService)
+		return w, err
+	}, `
+		SELECT pulled_at IS NOT NULL AND pulled_at >= observed_at AND observed_source <> 'webhook', pulled_at IS NOT NULL, coalesce(self_service, 0) <> 0
+		FROM serversync.servers WHERE virtfusion_id = $1`, serverID)
+	if err != nil || len(words) == 0 {
+		return Word{}, wrap(err, fmt.Sprintf("look who says what of server %d", serverID))
+	}
+	return words[0], nil
 }
 
 // LedgerObstacles names what keeps us from entering a charge in SkyPANEL's money

@@ -41,6 +41,9 @@ type RunEffect struct {
 	// Collected: it would be taken from the user's credit.
 	FirstCharge decimal.Decimal `json:"firstCharge"`
 	Collected   bool            `json:"collected,omitempty"`
+	// BackBilled is what SkyPANEL's next job charges at once for the time before, of a
+	// row that begins in the past (BILLING_START=creation). 0: none does.
+	BackBilled decimal.Decimal `json:"backBilled,omitzero"`
 	// Shares are the same by customer, of those for whom something changes. None
 	// where nothing does, and in previews of older versions.
 	Shares []RunShare `json:"shares,omitempty"`
@@ -100,9 +103,10 @@ type RunShare struct {
 	UserID int64      `json:"userId"` // SkyPANEL users.id of the rows
 	Rows   RowChanges `json:"rows"`
 	MonthlyCost
-	// FirstCharge and Collected as in [RunEffect].
+	// FirstCharge, Collected and BackBilled as in [RunEffect].
 	FirstCharge decimal.Decimal `json:"firstCharge"`
 	Collected   bool            `json:"collected,omitempty"`
+	BackBilled  decimal.Decimal `json:"backBilled,omitzero"`
 }
 
 // shares are an effect's, also of one that an older version foresaw.
@@ -127,6 +131,7 @@ type CustomerEffect struct {
 	FirstCharges      int64           `json:"firstCharges,omitempty"`
 	FirstChargeAmount decimal.Decimal `json:"firstChargeAmount"`
 	Collected         bool            `json:"collected,omitempty"`
+	BackBilled        decimal.Decimal `json:"backBilled,omitzero"` // as in [RunEffect]
 }
 
 // CustomerEffects are a run's effects by customer (SkyPANEL users.id).
@@ -146,6 +151,7 @@ func (c CustomerEffects) Add(e *RunEffect) {
 		sum.Servers++
 		sum.Rows.add(share.Rows)
 		sum.add(share.MonthlyCost)
+		sum.BackBilled = sum.BackBilled.Add(share.BackBilled)
 		if share.FirstCharge.IsPositive() {
 			sum.FirstCharges++
 			sum.FirstChargeAmount = sum.FirstChargeAmount.Add(share.FirstCharge)
@@ -198,6 +204,8 @@ type RunPreview struct {
 	FirstCharges      int64           `json:"firstCharges"`
 	FirstChargeAmount decimal.Decimal `json:"firstChargeAmount"`
 	Collected         bool            `json:"collected,omitempty"`
+	// BackBilled is what is charged at once for the time before, as in [RunEffect].
+	BackBilled decimal.Decimal `json:"backBilled,omitzero"`
 	// What the month costs more (or less) than before, by the list and as
 	// SkyPANEL rounds it.
 	ListMonthly      decimal.Decimal `json:"listMonthly"`

@@ -33,12 +33,41 @@ func (j *job) checkAnswers(ctx context.Context) error {
 	return j.askAgain(ctx, now)
 }
 
+// applyApproved is apply of an approved run.
+func (j *job) applyApproved(ctx context.Context) error {
+	if j.partly {
+		if err := j.takenUp(ctx); err != nil {
+			return err
+		}
+	}
+	return j.apply(ctx)
+}
+
+// takenUp looks once more at what an approved run has not applied yet, when whoever
+// was applying it ended: the books may be others by now.
+func (j *job) takenUp(ctx context.Context) error {
+	if err := db.MoveAll(ctx, j.DB, j.run.ID, db.ItemSent, db.ItemStaged); err != nil {
+		return err
+	}
+	shown := j.run.Preview
+	now, err := j.outlook(ctx, db.ItemStaged)
+	if err != nil {
+		return err
+	}
+	if now != nil {
+		return j.askAgain(ctx, now)
+	}
+	j.run.Preview = shown // that of what is left is not what is done in all
+	return nil
+}
+
 // outlook previews what is about to be done, server by server; nil: it is what was
 // approved, or nearly.
 func (j *job) outlook(ctx context.Context, state string) (*db.RunPreview, error) {
 	before := j.run.Preview
 	sum := newSummary()
 	sum.approved = newSeen()
+	sum.approved.partly = j.partly
 	if err := j.previewItems(ctx, state, sum); err != nil {
 		return nil, err
 	}

@@ -31,6 +31,8 @@ const (
 type seen struct {
 	customers db.CustomerEffects
 	others    []int64 // servers that would by now do something else
+	// partly: it was being applied. Where nothing happens any more it has happened.
+	partly bool
 }
 
 func newSeen() *seen { return &seen{customers: make(db.CustomerEffects)} }
@@ -38,6 +40,9 @@ func newSeen() *seen { return &seen{customers: make(db.CustomerEffects)} }
 // compare takes in one server: what it would do now, and what was shown of it; nil:
 // nothing was.
 func (s *seen) compare(now, shown *db.RunEffect) {
+	if s.partly && now.Effect == db.EffectNone {
+		return
+	}
 	if shown != nil && (!shown.Unasked || now.Effect != db.EffectNone) { // that it may be there after all was said
 		s.customers.Add(shown)
 	}
@@ -53,6 +58,7 @@ func another(now, shown *db.RunEffect) bool {
 		return false
 	}
 	return shown == nil || now.Effect != shown.Effect || now.Billing != shown.Billing || now.Collected && !shown.Collected ||
+		now.BackBilled.IsPositive() && !shown.BackBilled.IsPositive() ||
 		(now.UserID == nil) != (shown.UserID == nil) || now.UserID != nil && *now.UserID != *shown.UserID
 }
 

@@ -198,28 +198,39 @@ func (w *Charges) take(ctx context.Context, client *virtfusion.Client, c db.Firs
 	return nil
 }
 
-// look asks VirtFusion for the server of a charge when nothing but a webhook has
-// ever told of it: whoever has stolen the token must not spend customers' credit on
-// servers that do not exist, or are somebody else's. The end is empty when the
-// credit may be taken. Nothing has been taken yet, whatever goes wrong.
+// look asks VirtFusion for the server of a charge when a webhook was the last to tell
+// of it: whoever has stolen the token must not spend customers' credit on servers that
+// do not exist, or are somebody else's. The end is empty when the credit may be taken.
+// Nothing has been taken yet, whatever goes wrong. What the answer leaves open waits
+// for a sweep.
 func (w *Charges) look(ctx context.Context, client *virtfusion.Client, c *db.FirstCharge) (db.ChargeEnd, error) {
-	heard, err := db.OnlyHeardOf(ctx, w.DB, c.ServerID)
+	word, err := db.WordOn(ctx, w.DB, c.ServerID)
 	if err != nil {
 		return db.ChargeEnd{State: db.ChargeDue, Reason: err.Error()}, err
 	}
-	if !heard {
+	if word.Pulled {
 		return db.ChargeEnd{}, nil
 	}
 	seen, err := client.GetServer(ctx, c.ServerID)
+	s := &seen.Server
 	switch {
-	case err == nil && seen.Server.OwnerID != nil && *seen.Server.OwnerID != c.OwnerID:
-		return db.ChargeEnd{State: db.ChargeCancelled, Reason: fmt.Sprintf("VirtFusion, asked for the server, says that it is its user %d's", *seen.Server.OwnerID)}, nil
-	case err == nil:
+	case errors.Is(err, virtfusion.ErrNotFound) && word.Shown: // it has ended; its hour had begun
 		return db.ChargeEnd{}, nil
 	case errors.Is(err, virtfusion.ErrNotFound):
 		return db.ChargeEnd{State: db.ChargeCancelled, Reason: "VirtFusion, asked for the server, does not know it, and never showed it"}, nil
+	case err != nil:
+		return db.ChargeEnd{State: db.ChargeDue, Reason: err.Error()}, err
+	case s.OwnerID == nil:
+		err = fmt.Errorf("VirtFusion, asked for server %d, does not say whose it is: nothing is taken until a sweep has seen it", c.ServerID)
+	case *s.OwnerID != c.OwnerID:
+		return db.ChargeEnd{State: db.ChargeCancelled, Reason: fmt.Sprintf("VirtFusion, asked for the server, says that it is its user %d's", *s.OwnerID)}, nil
+	case s.SelfService != nil && *s.SelfService != 0 && !word.SelfService:
+		err = fmt.Errorf("VirtFusion, asked for server %d, says that it bills it itself: nothing is taken until a sweep has seen it", c.ServerID)
 	}
-	return db.ChargeEnd{State: db.ChargeDue, Reason: err.Error()}, err
+	if err != nil {
+		return db.ChargeEnd{State: db.ChargeDue, Reason: err.Error()}, err
+	}
+	return db.ChargeEnd{}, nil
 }
 
 // chargeEnd says what became of a charge by what its call returned. That VirtFusion

@@ -238,6 +238,7 @@ func (s *summary) add(e *db.RunEffect) {
 		s.FirstChargeAmount = s.FirstChargeAmount.Add(e.FirstCharge)
 		s.Collected = s.Collected || e.Collected
 	}
+	s.BackBilled = s.BackBilled.Add(e.BackBilled)
 	s.ListMonthly = s.ListMonthly.Add(e.ListAfter).Sub(e.ListBefore)
 	s.EffectiveMonthly = s.EffectiveMonthly.Add(e.EffectiveAfter).Sub(e.EffectiveBefore)
 	s.Largest = append(s.Largest, *e)

@@ -140,6 +140,8 @@ type job struct {
 	// seen are the servers that the listing showed, by id.
 	seen  map[int64]struct{}
 	saved time.Time // when the run was last written
+	// partly: an approved run was taken up whose findings were being applied.
+	partly bool
 
 	mu     sync.Mutex // guards what follows: servers are asked for side by side
 	client panel      // nil: VirtFusion cannot be asked

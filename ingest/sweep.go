@@ -188,6 +188,7 @@ func (r *Runs) take(ctx context.Context, run *db.Run) error {
 		return err
 	}
 	j := r.newJob(run)
+	j.partly = run.ApprovedAt != nil && run.Phase == db.PhaseApplying
 	if run.Phase == db.PhaseQueued {
 		if err := j.begin(ctx); err != nil {
 			return err
@@ -245,7 +246,7 @@ func (j *job) steps() []step {
 			{db.PhaseApproved, j.approved},
 			{db.PhaseAsking, j.askHeld},
 			{db.PhasePreview, j.checkAnswers},
-			{db.PhaseApplying, j.apply},
+			{db.PhaseApplying, j.applyApproved},
 			{db.PhaseFinishing, j.await},
 		}
 	}

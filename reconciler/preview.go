@@ -190,11 +190,28 @@ func effectOf(d *Decision, in *Input) db.RunEffect {
 		if n.Charge != nil {
 			e.FirstCharge, e.Collected = n.Charge.Amount, n.Charge.Tokens > 0
 		}
+		if e.BackBilled = backBilled(n, in); e.BackBilled.IsPositive() {
+			e.Why += fmt.Sprintf("; SkyPANEL charges %s at once for the time before", money(e.BackBilled))
+		}
 	}
 	if e.Effect != db.EffectNone {
 		e.Shares = sharesOf(d, in)
 	}
 	return e
+}
+
+// backBilled is what SkyPANEL's next job charges at once of a new row whose billing
+// begins in the past: each hour that has begun since, in advance.
+func backBilled(n *NewRow, in *Input) decimal.Decimal {
+	if !n.Enabled || n.Hours <= 0 || !n.LastBilledAt.Before(in.Now) {
+		return decimal.Zero
+	}
+	first := skypanel.FirstTokens(n.MonthlyPrice, n.Hours)
+	if n.Charge != nil && n.Charge.Tokens > 0 { // it is the first
+		first = skypanel.HourlyTokens(n.MonthlyPrice, n.Hours)
+	}
+	more := int64(in.Now.Sub(n.LastBilledAt) / in.Policy.hour())
+	return cents(first + more*skypanel.HourlyTokens(n.MonthlyPrice, n.Hours))
 }
 
 // sharesOf are a decision's effects by customer, in the order of their ids. Rows of
@@ -223,6 +240,7 @@ func sharesOf(d *Decision, in *Input) []db.RunShare {
 		share, made := of(n.UserID), Row{Enabled: n.Enabled, MonthlyPrice: n.MonthlyPrice, Hours: n.Hours}
 		share.Rows.Created++
 		share.ListAfter, share.EffectiveAfter = plus(share.ListAfter, share.EffectiveAfter, &made)
+		share.BackBilled = backBilled(n, in)
 		if n.Charge != nil {
 			share.FirstCharge, share.Collected = n.Charge.Amount, n.Charge.Tokens > 0
 		}

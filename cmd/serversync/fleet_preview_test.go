@@ -223,3 +223,46 @@ func TestApprovalOutlivesACrash(t *testing.T) {
 	again := w.finish(run.ID)
 	w.wantAskedAgain(&again, "by +109.50 as charged, approved were +80.30")
 }
+
+// TestApprovalOutlivesADeadProcess: what is applied by whoever takes up an approved run
+// that broke off is what was approved, whatever the books became meanwhile.
+func TestApprovalOutlivesADeadProcess(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		marked  bool // the process had marked what it was about to send
+		applied int  // of how many servers it was heard of
+		price   int  // cents, meanwhile
+		asks    bool
+	}{{false, 0, 20000, true}, {true, 0, 20000, true}, {true, 0, 1100, false}, {true, 2, 1100, false}} {
+		w, ids, run := held(t)
+		w.exec(`CREATE FUNCTION die() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION USING ERRCODE = ''57P01'', MESSAGE = ''the process ended''; END'`)
+		w.exec(`CREATE TRIGGER die BEFORE UPDATE ON serversync.run_items FOR EACH ROW WHEN (NEW.state = 'sent') EXECUTE FUNCTION die()`)
+		if _, approved, err := db.ApproveRun(t.Context(), w.db, run.ID, "an admin", w.clock()); err != nil || !approved {
+			t.Fatal(approved, err)
+		}
+		if err := w.runs.Due(t.Context()); err == nil {
+			t.Fatal("the process did not end")
+		}
+		w.exec(`DROP TRIGGER die ON serversync.run_items`)
+		w.want("running applying", `SELECT state || ' ' || phase FROM serversync.runs WHERE id = $1`, run.ID)
+		if c.marked {
+			w.exec(`UPDATE serversync.run_items SET state = 'sent' WHERE run_id = $1`, run.ID)
+		}
+		w.exec(`UPDATE package_pricing SET price = $2 WHERE virtfusion_package_id = $1`, packageSmall, c.price)
+		if _, err := w.reconciler.RedecideFor(t.Context(), run.ID, ids[:c.applied]); err != nil {
+			t.Fatal(err)
+		}
+		w.exec(`UPDATE serversync.run_items SET state = 'sent', outcome = NULL WHERE run_id = $1 AND outcome IS NOT NULL`, run.ID) // they are about to be written down
+		w.pass(time.Hour)
+		again := w.finish(run.ID)
+		if c.asks {
+			w.wantAskedAgain(&again, "approved were +80.30")
+			continue
+		}
+		w.wantState(&again, db.RunSucceeded)
+		w.want("11.0000 11.0000 11.0000 11.0000 24.0000", billedMonthly)
+		if got := again.Preview.Cost.EffectiveAfter.StringFixed(2); got != "80.30" {
+			t.Errorf("what was done is said to be %s", got)
+		}
+	}
+}

@@ -41,6 +41,7 @@ type fleetWorld struct {
 	runs       *ingest.Runs
 	requests   *requestLog
 	client     *virtfusion.Client
+	url        string // of VirtFusion
 	micros     atomic.Int64
 }
 
@@ -82,6 +83,7 @@ func newFleetWorld(t testing.TB, o fleetOptions) *fleetWorld {
 	web := httptest.NewServer(w.panel.Handler()) // a real connection: faults cut it
 	t.Cleanup(web.Close)
 	t.Cleanup(func() { w.panel.SetAPIFaults() }) // what hangs is let go first
+	w.url = web.URL
 	if o.retries == 0 {
 		o.retries = -1
 	}

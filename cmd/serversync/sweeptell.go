@@ -179,6 +179,9 @@ func tellPreview(p *page, run *api.Run) {
 		}
 		p.linef("  %-9s %s of %s in all %s", "at once", counted(v.FirstCharges, "first charge"), v.FirstChargeAmount, fate)
 	}
+	if v.BackBilled != "" && v.BackBilled != "0.00" {
+		p.linef("  %-9s %s is charged at once for the time before (BILLING_START=creation)", "before", v.BackBilled)
+	}
 	p.linef("  %-9s %s by the prices, %s as it is charged: SkyPANEL charges each hour in whole tokens (cents), rounded", "a month", signed(v.ListMonthly), signed(v.EffectiveMonthly))
 	if v.Rows != (api.RowChanges{}) {
 		p.linef("  %-9s %s → %s as it is charged for what changes, %s → %s by the prices", "", v.EffectiveBefore, v.EffectiveAfter, v.ListBefore, v.ListAfter)

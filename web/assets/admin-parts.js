@@ -307,6 +307,7 @@ export function sums(p) {
 		parts.push(`${signed(p.effectiveMonthly)} a month as charged (${signed(p.listMonthly)} by list price), from ${plural(p.customers, 'customer')}.`);
 	} else parts.push('No monthly amount changes.');
 	if (p.firstCharges > 0) parts.push(`${plural(p.firstCharges, 'first charge')}, ${money(p.firstChargeAmount)} in all, ${p.firstCharges === 1 ? 'is' : 'are'} ${p.firstChargesCollected ? 'taken from the customers’ credit at once' : 'recorded and collected by nobody'}.`);
+	if (Number(p.backBilled) > 0) parts.push(`SkyPANEL charges ${money(p.backBilled)} at once for the time before.`);
 	if (p.createOff > 0) parts.push(`${number(p.createOff)} of the new records ${p.createOff === 1 ? 'is' : 'are'} not billed: ${Object.entries(p.off).map(([why, n]) => `${number(n)} ${reasonLabel(why)}`).join(', ')}.`);
 	if (p.rows && Object.values(p.rows).some((n) => n > 0)) parts.push(`What changes costs ${money(p.effectiveAfter)} a month as charged, now ${money(p.effectiveBefore)} (by list price ${money(p.listAfter)}, now ${money(p.listBefore)}).`);
 	return parts;
