@@ -240,10 +240,11 @@ var (
 	customerHeadings = []string{
 		"user_id", "servers", "rows_created", "rows_ended", "rows_withdrawn", "rows_moved", "rows_enabled", "rows_disabled", "rows_changed",
 		"first_charges", "first_charge_amount", "first_charges_note", "list_before", "list_after", "list_change", "effective_before", "effective_after", "effective_change",
+		"back_billed",
 	}
 	effectHeadings = []string{
 		"server_id", "name", "user_id", "effect", "billing", "billing_reason", "list_before", "list_after", "list_change", "effective_before", "effective_after", "effective_change",
-		"first_charge", "first_charge_note", "why", "left",
+		"first_charge", "first_charge_note", "back_billed", "why", "left",
 	}
 )
 
@@ -296,7 +297,7 @@ func customerCells(v *CustomerEffect) []string {
 	return []string{
 		number(&v.UserID), number(&v.Servers), number(&r.Created), number(&r.Ended), number(&r.Withdrawn), number(&r.Moved), number(&r.Enabled), number(&r.Disabled), number(&r.Changed),
 		number(&v.FirstCharges), v.FirstChargeAmount, text(chargesNote(v.FirstCharges, v.Collected)),
-		v.ListBefore, v.ListAfter, v.ListChange, v.EffectiveBefore, v.EffectiveAfter, v.EffectiveChange,
+		v.ListBefore, v.ListAfter, v.ListChange, v.EffectiveBefore, v.EffectiveAfter, v.EffectiveChange, v.BackBilled,
 	}
 }
 
@@ -329,6 +330,6 @@ func effectCells(e *db.RunEffect) []string {
 		number(&e.ServerID), e.Name, number(e.UserID), e.Effect, e.Billing, e.Reason,
 		dollars(e.ListBefore), dollars(e.ListAfter), dollars(e.ListAfter.Sub(e.ListBefore)),
 		dollars(e.EffectiveBefore), dollars(e.EffectiveAfter), dollars(e.EffectiveAfter.Sub(e.EffectiveBefore)),
-		dollars(e.FirstCharge), text(chargesNote(charges, e.Collected)), e.Why, e.Left,
+		dollars(e.FirstCharge), text(chargesNote(charges, e.Collected)), dollars(e.BackBilled), e.Why, e.Left,
 	}
 }

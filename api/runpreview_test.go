@@ -40,11 +40,11 @@ func (s *system) previewed(t *testing.T) {
 	t.Helper()
 	s.addRun(t, db.Run{ID: "tried", State: db.RunSucceeded, DryRun: true, Preview: &db.RunPreview{Create: 1, Move: 1, Mark: "m1"}})
 	first := share(42, "0", "7.3", db.RowChanges{Created: 1})
-	first.FirstCharge = decimal.RequireFromString("0.0137")
+	first.FirstCharge, first.BackBilled = decimal.RequireFromString("0.0137"), decimal.RequireFromString("1.25")
 	s.foresee(t, "tried",
 		db.RunEffect{
 			ServerID: 1, Name: "=cmd|' /C calc'!A0", UserID: new(int64(42)), Effect: db.EffectCreate, Billing: "on", Why: "made outside SkyPANEL",
-			EffectiveAfter: decimal.RequireFromString("7.3"), FirstCharge: first.FirstCharge, Shares: []db.RunShare{first},
+			EffectiveAfter: decimal.RequireFromString("7.3"), FirstCharge: first.FirstCharge, BackBilled: first.BackBilled, Shares: []db.RunShare{first},
 		},
 		db.RunEffect{
 			ServerID: 2, Effect: db.EffectMove, UserID: new(int64(43)), EffectiveBefore: decimal.RequireFromString("14.6"), EffectiveAfter: decimal.RequireFromString("14.6"),
@@ -74,7 +74,7 @@ func TestPreviewByCustomer(t *testing.T) {
 	}
 	want := api.CustomerEffect{
 		UserID: 42, Servers: 2, Rows: api.RowChanges{Created: 1}, MonthlyCost: api.MonthlyCost{ListBefore: "8.00", ListAfter: "16.80", EffectiveBefore: "7.30", EffectiveAfter: "14.60"},
-		ListChange: "8.80", EffectiveChange: "7.30", FirstCharges: 1, FirstChargeAmount: "0.0137", BackBilled: "0.00",
+		ListChange: "8.80", EffectiveChange: "7.30", FirstCharges: 1, FirstChargeAmount: "0.0137", BackBilled: "1.25",
 	}
 	if page.Items[2] != want {
 		t.Errorf("got %+v, want %+v", page.Items[2], want)
@@ -108,9 +108,9 @@ func TestPreviewAsCSV(t *testing.T) {
 		return strings.Split(strings.TrimSpace(a.raw), "\n")[1:]
 	}
 	want := []string{
-		"43,1,1,0,0,0,0,0,0,0,0.00,,0.00,15.10,15.10,0.00,14.60,14.60",
-		"41,1,0,0,0,1,0,0,0,0,0.00,,14.60,0.50,-14.10,14.60,0.00,-14.60",
-		"42,2,1,0,0,0,0,0,0,1,0.0137,recorded as pending; nobody collects them,8.00,16.80,8.80,7.30,14.60,7.30",
+		"43,1,1,0,0,0,0,0,0,0,0.00,,0.00,15.10,15.10,0.00,14.60,14.60,0.00",
+		"41,1,0,0,0,1,0,0,0,0,0.00,,14.60,0.50,-14.10,14.60,0.00,-14.60,0.00",
+		"42,2,1,0,0,0,0,0,0,1,0.0137,recorded as pending; nobody collects them,8.00,16.80,8.80,7.30,14.60,7.30,1.25",
 	}
 	if got := lines(""); !slices.Equal(got, want) {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
@@ -119,7 +119,7 @@ func TestPreviewAsCSV(t *testing.T) {
 		t.Errorf("over 10:\n%s", strings.Join(got, "\n"))
 	}
 	got := lines("?by=server")
-	if len(got) != 4 || !strings.HasPrefix(got[0], `1,'=cmd|' /C calc'!A0,42,create,on,,0.00,0.00,0.00,0.00,7.30,7.30,0.0137,recorded as pending; nobody collects them,made outside SkyPANEL,`) {
+	if len(got) != 4 || !strings.HasPrefix(got[0], `1,'=cmd|' /C calc'!A0,42,create,on,,0.00,0.00,0.00,0.00,7.30,7.30,0.0137,recorded as pending; nobody collects them,1.25,made outside SkyPANEL,`) {
 		t.Errorf("by server:\n%s", strings.Join(got, "\n"))
 	}
 	if got := lines("?by=server&changesOver=5"); len(got) != 1 {
