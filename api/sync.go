@@ -41,6 +41,9 @@ func (a *API) startSweep(c echo.Context) error {
 		return fault(err)
 	}
 	message := "a sweep of all servers is started"
+	if dryRun {
+		message = "a dry run of a sweep of all servers is started"
+	}
 	if joined {
 		message = "a sweep was running already: this is that one"
 	}

@@ -110,6 +110,11 @@ func TestARunThatAnAdministratorStarted(t *testing.T) {
 	if r := data[api.Run](t, s.send(t, http.MethodGet, ownSync+"/runs/theirs", key, "")); r.RequestedBy != "an administrator" {
 		t.Errorf("%+v", r)
 	}
+	// One's own is one's own, whichever key or session asked for it.
+	s.addRun(t, db.Run{ID: "mine", Kind: db.RunSync, State: db.RunSucceeded, UserID: new(int64(anna)), RequestedBy: fmt.Sprintf("user %d (session)", anna)})
+	if r := data[api.Run](t, s.send(t, http.MethodGet, ownSync+"/runs/mine", key, "")); r.RequestedBy != fmt.Sprintf("user %d (session)", anna) {
+		t.Errorf("%+v", r)
+	}
 	for _, id := range []string{"all", "none", "..%2f", "'"} {
 		if a := s.send(t, http.MethodGet, ownSync+"/runs/"+id, key, ""); a.status != http.StatusNotFound || a.body.Error.Code != "run_not_found" {
 			t.Errorf("%s: %d %s", id, a.status, a.raw)

@@ -173,15 +173,19 @@ func (j *job) finish(ctx context.Context) error {
 		return err
 	}
 	t := totals[r.ID]
+	open := t.Expected - t.Processed
+	if r.DryRun { // which processes nothing
+		open = 0
+	}
 	switch {
 	case r.Preview != nil && r.Preview.Asks != "" && r.ApprovedAt == nil && !r.DryRun:
 		r.State, r.Phase, r.Note = db.RunNeedsApproval, db.PhaseWaiting, r.Preview.Asks
 	case r.ApprovedAt == nil && (r.Kind == db.RunSweep && r.Progress.Page == 0 || r.Kind == db.RunSync && j.sawNothing()):
 		r.State, r.Phase, r.Note = db.RunFailed, db.PhaseEnded, "VirtFusion showed nothing"
-	case len(r.Problems) > 0 || t.Failed > 0 || t.Expected > t.Processed && !r.DryRun:
-		r.State, r.Phase, r.Note = db.RunIncomplete, db.PhaseEnded, fmt.Sprintf("it could not see or do everything: %d problems", max(int64(len(r.Problems)), t.Failed, t.Expected-t.Processed))
+	case len(r.Problems) > 0 || t.Failed > 0 || open > 0:
+		r.State, r.Phase, r.Note = db.RunIncomplete, db.PhaseEnded, "it could not see or do everything: "+counted(max(int64(len(r.Problems)), t.Failed, open), "problem")
 	default:
-		r.State, r.Phase, r.Note = db.RunSucceeded, db.PhaseEnded, fmt.Sprintf("%d servers listed, %d new, %d updated", r.Progress.Listed, t.New, t.Updated)
+		r.State, r.Phase, r.Note = db.RunSucceeded, db.PhaseEnded, fmt.Sprintf("%s listed, %d new, %d updated", counted(r.Progress.Listed, "server"), t.New, t.Updated)
 	}
 	j.remark()
 	if r.State != db.RunNeedsApproval {
@@ -233,4 +237,12 @@ func sentence(r *db.Run) string {
 	default:
 		return "a run is not complete: " + r.Note
 	}
+}
+
+// counted is "1 server" or "3 servers".
+func counted(n int64, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return fmt.Sprintf("%d %s", n, what)
 }

@@ -217,6 +217,7 @@ func (s *service) live(ctx context.Context, sim simulation, links *signIns, out 
 	if err != nil {
 		return err
 	}
+	held := &orders{keep: sim.size, destroy: panel.Destroy}
 	shop, err := skypanelsim.NewShop(s.stores.db, world, orderAt(panel), skypanelsim.ShopConfig{
 		Seed: sim.seed, Rate: sim.rate / 10, PayUpfront: true, Hour: sim.hour,
 		OnOrder: func(r skypanelsim.Receipt, err error) {
@@ -225,6 +226,9 @@ func (s *service) live(ctx context.Context, sim simulation, links *signIns, out 
 				return
 			}
 			log.Info().Int64("server", r.Server.ID).Msgf("SkyPANEL: %s ordered %s; its own billing row is %d", r.Customer.FullName, r.Package.Name, r.BillingID)
+			for _, old := range held.add(r) {
+				log.Info().Int64("server", old.Server.ID).Msgf("SkyPANEL: %s cancelled server %d", old.Customer.FullName, old.Server.ID)
+			}
 		},
 	})
 	if err != nil {
@@ -343,6 +347,28 @@ func orderAt(panel *virtfusionsim.Panel) skypanelsim.CreateFunc {
 		}
 		return skypanelsim.Server{ID: server.ID, UUID: server.UUID, Created: server.Created}, nil
 	}
+}
+
+// orders are the servers that customers ordered and hold, the oldest first. For
+// one goroutine.
+type orders struct {
+	keep    int // as many are held; beyond, the oldest is cancelled
+	destroy func(serverID int64) (virtfusionsim.Server, error)
+	held    []skypanelsim.Receipt
+}
+
+// add adds an order and returns those that are cancelled for it, so that a demo
+// that is left running does not grow for ever.
+func (o *orders) add(r skypanelsim.Receipt) (cancelled []skypanelsim.Receipt) {
+	o.held = append(o.held, r)
+	for len(o.held) > o.keep {
+		old := o.held[0]
+		o.held = o.held[1:]
+		if _, err := o.destroy(old.Server.ID); err == nil { // else somebody was faster
+			cancelled = append(cancelled, old)
+		}
+	}
+	return cancelled
 }
 
 // introduce says where to look.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -120,5 +121,40 @@ func TestBillWatchSaysWhatWasNotForeseen(t *testing.T) {
 	w.tell(skypanelsim.Report{Charges: []skypanelsim.Charge{{BillingID: 99, ServerID: 5, UserID: 2, Cents: decimal.NewFromInt(7)}}}, nil)
 	if !strings.Contains(log.String(), "$0.07 in all, where serversync foresaw $0.00") || !strings.Contains(w.summary(), "2 charges, $0.07 in all, where serversync foresaw $0.00") {
 		t.Errorf("it says\n%s%s", log.String(), w.summary())
+	}
+}
+
+// TestOrdersDoNotPileUp: beyond as many as the fleet has, the oldest order is cancelled.
+func TestOrdersDoNotPileUp(t *testing.T) {
+	t.Parallel()
+	world := skypanelsim.NewWorld()
+	panel := newPanel(virtfusionsim.Config{}, world)
+	held := &orders{keep: 3, destroy: panel.Destroy}
+	var cancelled []int64
+	order := func() int64 {
+		server, err := panel.CreateServer(virtfusionsim.CreateArgs{OwnerID: 7, PackageID: 3})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range held.add(skypanelsim.Receipt{Server: skypanelsim.Server{ID: server.ID}}) {
+			cancelled = append(cancelled, r.Server.ID)
+		}
+		return server.ID
+	}
+	first, second := order(), order()
+	order()
+	if len(cancelled) != 0 {
+		t.Errorf("%v are cancelled of three", cancelled)
+	}
+	if _, err := panel.Destroy(second); err != nil { // by somebody else
+		t.Fatal(err)
+	}
+	order()
+	if !slices.Equal(cancelled, []int64{first}) {
+		t.Errorf("%v were cancelled for a fourth, and not the oldest", cancelled)
+	}
+	order() // the second goes, which is gone
+	if !slices.Equal(cancelled, []int64{first}) || len(panel.Servers()) != 3 {
+		t.Errorf("%v were cancelled, and %d servers are left", cancelled, len(panel.Servers()))
 	}
 }

@@ -143,6 +143,10 @@ func TestBulkOfUnknownServers(t *testing.T) {
 			}
 		}
 	}
+	// A dry run does nothing to the others either, and that is no problem.
+	if run := w.bulk("billing-off", "", true, ids[0], ids[1], 9999); !strings.HasSuffix(run.Note, ": 1 problem") {
+		t.Errorf("a dry run of which one server is unknown says: %s", run.Note)
+	}
 	w.want("1", `SELECT count(*) FROM virtfusion_hourly_billing WHERE billing_enabled`)
 	w.want("0", `SELECT count(*) FROM serversync.overrides WHERE virtfusion_id >= 9999`)
 	w.want("2", `SELECT count(*) FROM serversync.servers`)

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/term"
 
 	"serversync/api"
+	"serversync/db"
 )
 
 // meter shows how far a run has come.
@@ -183,6 +184,9 @@ func progressWords(run *api.Run, left time.Duration) string {
 	case "queued", "approved":
 		return run.Phase + ": waiting to be taken up"
 	case "listing":
+		if p.Pages == 0 && run.Kind != db.RunSweep {
+			return "looking at what it concerns"
+		}
 		if p.Pages == 0 {
 			return "listing: waiting for VirtFusion's first page"
 		}

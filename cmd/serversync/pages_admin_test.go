@@ -172,7 +172,7 @@ func TestPagesAdminViewsWithoutAnything(t *testing.T) {
 	w := newPagesWorld(t, pagesOptions{})
 	p := w.signedIn(t, adminUser)
 	p.open("/admin")
-	for view, says := range map[string]string{"": "There has been no sweep yet", "attention": "No server is in doubt.", "servers": "No server", "runs": "No run", "reports": "External servers and revenue", "dead-letters": "No dead letter", "proofs": "Nothing was proved yet", "charges": "No charge is unclear.", "notices": "No notice is like that."} {
+	for view, says := range map[string]string{"": "There has been no sweep yet", "attention": "No server is in doubt.", "servers": "No server", "runs": "No run", "reports": "External servers and revenue", "dead-letters": "No dead letter", "proofs": "Nothing was proved yet", "charges": "No charge is unclear.", "notices": "There is nothing to tell."} {
 		p.eval(fmt.Sprintf(`void (location.hash = '#/%s')`, view), nil)
 		p.waitText("#view", says)
 		p.axe()

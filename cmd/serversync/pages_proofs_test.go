@@ -155,7 +155,7 @@ func TestPagesNotices(t *testing.T) {
 	w := newPagesWorld(t, pagesOptions{})
 	p := w.signedIn(t, adminUser)
 	p.open("/admin#/notices")
-	p.waitText("#view", "No notice is like that.")
+	p.waitText("#view", "There is nothing to tell.")
 	p.axe()
 	for i, title := range []string{"Server 1: the evidence disagrees", "The watchdog: coverage_gap <b>x</b>", "A sweep waits for approval"} {
 		kind := []string{"conflict", "finding", "approval"}[i]

@@ -39,7 +39,7 @@ export function notices(page) {
 			const found = await get('api/admin/notices', { ...query, cursor }, signal);
 			return { items: found.items, next: found.nextCursor };
 		},
-		empty: [h('p', {}, h('strong', {}, 'No notice is like that.')), h('p', {}, 'What somebody should look at is written down here, whether or not a channel is on that tells of it.')],
+		empty: [h('p', {}, h('strong', {}, 'There is nothing to tell.')), h('p', {}, 'What somebody should look at is written down here, whether or not a channel is on that tells of it.')],
 	});
 	function again() {
 		page.keep(filter());

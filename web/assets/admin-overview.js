@@ -13,7 +13,7 @@ function partsOf(c, leaks) {
 	return [
 		['External, billed', 'on', c.on, { status: 'external', billing: 'on' }],
 		['Ordered in SkyPANEL', 'native', c.native - unbilled, { status: 'native' }],
-		['Ordered, not billed by SkyPANEL', 'off disabled_by_skypanel', unbilled, { status: 'native', reason: 'disabled_by_skypanel' }],
+		['Ordered, switched off by SkyPANEL', 'off disabled_by_skypanel', unbilled, { status: 'native', reason: 'disabled_by_skypanel' }],
 		...off,
 		...['settling', 'unlinked', 'conflict'].map((s) => [statuses[s].label, s, c[s], { status: s }]),
 	].filter(([, , n]) => n > 0);

@@ -18,7 +18,7 @@ export const reasons = {
 	owner_inactive: ['customer inactive', 'Your account is not active. Ask support to activate it.'],
 	destroyed: ['deleted', 'The server was deleted, and its billing ended.'],
 	operator: ['switched off by an operator', 'Your provider switched billing off for this server.'],
-	disabled_by_skypanel: ['not billed by SkyPANEL', 'The billing panel does not bill it at the moment. Ask support if you did not expect that.'],
+	disabled_by_skypanel: ['switched off by SkyPANEL', 'The billing panel does not bill it at the moment. Ask support if you did not expect that.'],
 };
 
 /** reason in short: 'no price'. */
