@@ -66,7 +66,7 @@ func (p *patient) examineStream(ctx context.Context) []finding {
 		return []finding{ill(check, err.Error(), "let the account of NATS_CREDS use $JS.API.>")}
 	}
 	info := stream.CachedInfo()
-	detail := fmt.Sprintf("%d events, %d of at most %d MB, %d replicas, kept for %s, duplicates known for %s",
+	detail := fmt.Sprintf("%d events, %d of at most %d MB, replicas: %d, kept for %s, duplicates known for %s",
 		info.State.Msgs, info.State.Bytes>>20, info.Config.MaxBytes>>20, info.Config.Replicas, info.Config.MaxAge, info.Config.Duplicates)
 	findings := []finding{fine(check, detail)}
 	if wrong := p.differences(&info.Config); len(wrong) > 0 {
@@ -157,7 +157,7 @@ func (p *patient) examineFleet(ctx context.Context) []finding {
 		}
 	}
 	if len(missing) == 0 {
-		return []finding{fine(check, fmt.Sprintf("%d processes run: %s", len(present), strings.Join(does, ", ")))}
+		return []finding{fine(check, fmt.Sprintf("%s: %s", countedVerb(int64(len(present)), "process", "runs", "run"), strings.Join(does, ", ")))}
 	}
 	return findings
 }

@@ -160,7 +160,7 @@ func tellPreview(p *page, run *api.Run) {
 		what = "What taking it back changes"
 	}
 	p.linef("%s in the books, for %s:", what, counted(v.Customers, "customer"))
-	create := fmt.Sprintf("%d billing rows", v.Create)
+	create := counted(int64(v.Create), "billing row")
 	if v.CreateOff > 0 {
 		create += fmt.Sprintf(", %d of them not billed (%s)", v.CreateOff, reasons(v.Off))
 	}
@@ -261,6 +261,9 @@ func signed(amount string) string {
 func counted(n int64, what string) string {
 	if n == 1 {
 		return "1 " + what
+	}
+	if strings.HasSuffix(what, "s") {
+		what += "e"
 	}
 	return fmt.Sprintf("%d %ss", n, what)
 }
