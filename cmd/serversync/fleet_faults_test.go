@@ -25,7 +25,7 @@ import (
 // success.
 func TestSweepIsFooledByNoAnswer(t *testing.T) {
 	t.Parallel()
-	w := newFleetWorld(t, fleetOptions{timeout: 2 * time.Second, interval: time.Hour})
+	w := newFleetWorld(t, fleetOptions{timeout: 6 * time.Second, interval: time.Hour}) // the race detector takes its time over a huge name
 	ids := w.create(450, accountBeatriz, packageSmall)
 	run := w.sweep()
 	w.wantState(&run, db.RunSucceeded)
