@@ -160,7 +160,7 @@ func tellPreview(p *page, run *api.Run) {
 		what = "What taking it back changes"
 	}
 	p.linef("%s in the books, for %s:", what, counted(v.Customers, "customer"))
-	create := counted(int64(v.Create), "billing row")
+	create := counted(v.Create, "billing row")
 	if v.CreateOff > 0 {
 		create += fmt.Sprintf(", %d of them not billed (%s)", v.CreateOff, reasons(v.Off))
 	}
