@@ -112,7 +112,7 @@ func (a *API) readBooks(ctx context.Context) (*Overview, error) {
 	if err := group.Wait(); err != nil {
 		return nil, err
 	}
-	o.Coverage, o.Revenue.RecordedMonthly, o.Revenue.LeakingMonthly = toCoverage(covered), sum(prices), toLeaking(leaks)
+	o.Coverage, o.Revenue.RecordedMonthly, o.Revenue.LeakingMonthly = Coverage(db.AddUp(covered)), sum(prices), toLeaking(leaks)
 	o.Mismatch = toSweepCount(mismatch)
 	return &o, nil
 }
@@ -155,34 +155,6 @@ func (a *API) depth(ctx context.Context, of string, ask func(context.Context) (i
 		return nil
 	}
 	return &n
-}
-
-// offUnknown is the reason of servers that are not billed though nobody said
-// why. There should be none.
-const offUnknown = "unknown"
-
-func toCoverage(covered []db.Covered) Coverage {
-	c := Coverage{Off: map[string]int64{}}
-	for _, part := range covered {
-		c.Total += part.Servers
-		switch {
-		case part.Status == "native":
-			c.Native += part.Servers
-		case part.Status == "unlinked":
-			c.Unlinked += part.Servers
-		case part.Status == "conflict":
-			c.Conflict += part.Servers
-		case part.Status == "settling":
-			c.Settling += part.Servers
-		case part.Billing == "on":
-			c.On += part.Servers
-		case part.Reason == "":
-			c.Off[offUnknown] += part.Servers
-		default:
-			c.Off[part.Reason] += part.Servers
-		}
-	}
-	return c
 }
 
 func sum(prices []db.RecordedPrice) Amounts {

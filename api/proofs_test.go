@@ -20,7 +20,7 @@ func (s *system) addProof(t *testing.T, id, state string) {
 		{ServerID: 7, UserID: new(int64(41)), Field: "package_id", Ours: "3", Theirs: "4"}, {Field: "total", Ours: "5", Theirs: "7"},
 	}
 	p.Problems = []db.Problem{{Code: "page_short", Message: "a page was short"}, {Code: "virtfusion_unavailable", Message: "no answer", ServerID: 7}}
-	p.ProofCoverage = db.ProofCoverage{Total: 5, On: 2, Off: map[string]int64{"unpriced": 1}, Native: 2}
+	p.CoverageSum = db.CoverageSum{Total: 5, On: 2, Off: map[string]int64{"unpriced": 1}, Native: 2}
 	if state != db.ProofRunning {
 		p.EndedAt = new(s.now().Add(time.Minute))
 	}

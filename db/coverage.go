@@ -1,6 +1,7 @@
 package db
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -168,4 +169,43 @@ func CoverageMismatch(ctx context.Context, idb bun.IDB) (*SweepCount, error) {
 		return nil, nil //nolint:nilnil // no mismatch is no error, and nothing to show
 	}
 	return &counts[0], nil
+}
+
+// CoverageSum is how the servers that are not gone stood. Total is the sum of the
+// parts; On and Off count external servers.
+type CoverageSum struct {
+	Total    int64            `bun:"total"`
+	On       int64            `bun:"external_on"`
+	Off      map[string]int64 `bun:"external_off,type:jsonb"` // by reason; never nil
+	Native   int64            `bun:"native"`
+	Unlinked int64            `bun:"unlinked"`
+	Conflict int64            `bun:"conflict"`
+	Settling int64            `bun:"settling"`
+}
+
+// offUnknown is the reason of servers that are not billed though nobody said
+// why. There should be none.
+const offUnknown = "unknown"
+
+// AddUp sums counts of servers by what they are: each is in one part.
+func AddUp(covered []Covered) CoverageSum {
+	c := CoverageSum{Off: map[string]int64{}}
+	for _, part := range covered {
+		c.Total += part.Servers
+		switch {
+		case part.Status == "native":
+			c.Native += part.Servers
+		case part.Status == "unlinked":
+			c.Unlinked += part.Servers
+		case part.Status == "conflict":
+			c.Conflict += part.Servers
+		case part.Status == "settling":
+			c.Settling += part.Servers
+		case part.Billing == "on":
+			c.On += part.Servers
+		default:
+			c.Off[cmp.Or(part.Reason, offUnknown)] += part.Servers
+		}
+	}
+	return c
 }

@@ -1,7 +1,6 @@
 package db
 
 import (
-	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -56,19 +55,7 @@ type Proof struct {
 	Mismatches int64      `bun:"mismatches"` // servers, and 1 for a total that differs
 	Details    []Mismatch `bun:"details,type:jsonb"`
 
-	ProofCoverage
-}
-
-// ProofCoverage is how the servers that are not gone stood. Total is the sum of
-// the others.
-type ProofCoverage struct {
-	Total    int64            `bun:"total"`
-	On       int64            `bun:"external_on"`
-	Off      map[string]int64 `bun:"external_off,type:jsonb"` // by reason; never nil
-	Native   int64            `bun:"native"`
-	Unlinked int64            `bun:"unlinked"`
-	Conflict int64            `bun:"conflict"`
-	Settling int64            `bun:"settling"`
+	CoverageSum
 }
 
 // TotalAgrees reports that VirtFusion's own count is what is known to have been
@@ -93,7 +80,7 @@ type Mismatch struct {
 func NewProof(by string, now time.Time) *Proof {
 	return &Proof{
 		ID: NewRunID(), State: ProofRunning, RequestedBy: by, StartedAt: now, Note: "waits for a process with the role sweep",
-		Problems: []Problem{}, Details: []Mismatch{}, ProofCoverage: ProofCoverage{Off: map[string]int64{}},
+		Problems: []Problem{}, Details: []Mismatch{}, CoverageSum: CoverageSum{Off: map[string]int64{}},
 	}
 }
 
@@ -282,7 +269,7 @@ func CountProof(ctx context.Context, database *bun.DB, p *Proof, compared, diffe
 		if err != nil {
 			return err
 		}
-		p.ProofCoverage = proofCoverage(covered)
+		p.CoverageSum = AddUp(covered)
 		if p.Awaiting, err = AwaitingApproval(ctx, tx); err != nil {
 			return err
 		}
@@ -297,26 +284,4 @@ func CountProof(ctx context.Context, database *bun.DB, p *Proof, compared, diffe
 		return nil
 	})
 	return wrap(err, "count the servers of a proof")
-}
-
-func proofCoverage(covered []Covered) ProofCoverage {
-	c := ProofCoverage{Off: map[string]int64{}}
-	for _, part := range covered {
-		c.Total += part.Servers
-		switch {
-		case part.Status == "native":
-			c.Native += part.Servers
-		case part.Status == "unlinked":
-			c.Unlinked += part.Servers
-		case part.Status == "conflict":
-			c.Conflict += part.Servers
-		case part.Status == "settling":
-			c.Settling += part.Servers
-		case part.Billing == "on":
-			c.On += part.Servers
-		default:
-			c.Off[cmp.Or(part.Reason, "unknown")] += part.Servers
-		}
-	}
-	return c
 }

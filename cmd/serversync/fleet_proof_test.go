@@ -71,7 +71,7 @@ func TestAProofOfAFleetInStep(t *testing.T) {
 	if p.VirtFusionTotal != 231 || p.Listed != 231 || p.KnownLeast != 231 || p.KnownMost != 231 || !p.TotalAgrees() || p.Calls != 2 || p.Pages != 2 {
 		t.Errorf("%+v", p)
 	}
-	if c := p.ProofCoverage; c.Total != 231 || c.On != 230 || c.Unlinked != 1 || c.On+c.Native+c.Unlinked+c.Conflict+c.Settling != c.Total {
+	if c := p.CoverageSum; c.Total != 231 || c.On != 230 || c.Unlinked != 1 || c.On+c.Native+c.Unlinked+c.Conflict+c.Settling != c.Total {
 		t.Errorf("%+v", c)
 	}
 	if w.books() != before || w.streamLength() != sequence {
