@@ -406,7 +406,7 @@ func TestTheBar(t *testing.T) {
 	m := &barMeter{out: &out, width: 60}
 	for _, phase := range []string{"queued", "listing", "asking", "applying", "made\x1b[2Jup"} {
 		for i := range int64(11) {
-			m.show(&api.Run{State: "running", Phase: phase, Expected: 10, Processed: i, Progress: api.Progress{Page: i, Pages: 10 * min(i, 1), Total: 1000, Listed: 100 * i, Calls: i}}, at.Add(time.Duration(i)*time.Second))
+			m.show(&api.Run{Kind: "sweep", State: "running", Phase: phase, Expected: 10, Processed: i, Progress: api.Progress{Page: i, Pages: 10 * min(i, 1), Total: 1000, Listed: 100 * i, Calls: i}}, at.Add(time.Duration(i)*time.Second))
 		}
 	}
 	m.say("besides\x07")
