@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/labstack/echo/v4"
+	"github.com/labstack/echo/v4/middleware"
 	"github.com/rs/zerolog"
 	"github.com/uptrace/bun"
 
@@ -178,8 +179,9 @@ func (a *API) Register(e *echo.Echo) {
 	admin.POST("/proofs", a.startProof)
 	admin.GET("/proofs", a.listProofs)
 	admin.GET("/proofs/:id", a.showProof)
+	compressed := middleware.GzipWithConfig(middleware.GzipConfig{MinLength: 512})
 	for name, read := range chartsByName {
-		admin.GET("/charts/"+name+".svg", a.drawChart(read))
+		admin.GET("/charts/"+name+".svg", a.drawChart(read), compressed)
 	}
 	admin.GET("/live", a.adminLive)
 }

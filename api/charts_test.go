@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -79,7 +80,8 @@ func TestCharts(t *testing.T) {
 		if got := strings.Join(texts(t, a), "|"); !strings.Contains(got, title) || strings.Contains(got, "nothing to show") || !strings.Contains(got, "UTC") || !strings.Contains(got, "28 Feb") || !strings.Contains(got, "1 Mar") {
 			t.Errorf("%s: %s", name, got)
 		}
-		if a.header.Get("Content-Security-Policy") != "default-src 'none'; style-src 'unsafe-inline'" || !strings.Contains(a.raw, "viewBox") {
+		if a.header.Get("Content-Security-Policy") != "default-src 'none'; style-src 'unsafe-inline'" || !strings.Contains(a.raw, "viewBox") ||
+			!slices.Contains(a.header.Values("Vary"), "Accept-Encoding") {
 			t.Errorf("%s: %v", name, a.header)
 		}
 	}

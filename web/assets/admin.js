@@ -4,19 +4,14 @@ import { fill, h, liveBadge, say, soon } from './dom.js';
 import { keepTrue } from './format.js';
 import { Live } from './live.js';
 import { failure, refusals } from './admin-parts.js';
-import { attention } from './admin-attention.js';
-import { letters } from './admin-letters.js';
 import { overview } from './admin-overview.js';
-import { reports } from './admin-reports.js';
-import { run, runs } from './admin-runs.js';
-import { server } from './admin-server.js';
-import { servers } from './admin-servers.js';
-import { user } from './admin-users.js';
-import { watchdog } from './admin-watchdog.js';
 
 const byId = (id) => document.getElementById(id);
 
-/** lazily is a view whose module is read when somebody goes there: most never do. */
+/**
+ * lazily is a view whose module is read when somebody goes there: most never do,
+ * and whoever opens the overview does not wait for the rest.
+ */
 const lazily = (read, name) => async (page) => {
 	let module;
 	try {
@@ -31,23 +26,24 @@ const lazily = (read, name) => async (page) => {
 	told(page);
 };
 const proving = () => import('./admin-proofs.js');
+const running = () => import('./admin-runs.js');
 
 /** The views: a path, its title, and what shows it. Groups of the path are its parameters. */
 const views = [
 	[/^$/, 'Overview', overview],
-	[/^attention$/, 'Attention', attention],
-	[/^watchdog$/, 'Watchdog', watchdog],
-	[/^servers$/, 'Servers', servers],
-	[/^servers\/([\w-]+)$/, 'Server', server],
-	[/^runs$/, 'Runs', runs],
-	[/^runs\/([\w-]+)$/, 'Run', run],
-	[/^reports$/, 'Reports', reports],
-	[/^dead-letters$/, 'Dead letters', letters],
+	[/^attention$/, 'Attention', lazily(() => import('./admin-attention.js'), 'attention')],
+	[/^watchdog$/, 'Watchdog', lazily(() => import('./admin-watchdog.js'), 'watchdog')],
+	[/^servers$/, 'Servers', lazily(() => import('./admin-servers.js'), 'servers')],
+	[/^servers\/([\w-]+)$/, 'Server', lazily(() => import('./admin-server.js'), 'server')],
+	[/^runs$/, 'Runs', lazily(running, 'runs')],
+	[/^runs\/([\w-]+)$/, 'Run', lazily(running, 'run')],
+	[/^reports$/, 'Reports', lazily(() => import('./admin-reports.js'), 'reports')],
+	[/^dead-letters$/, 'Dead letters', lazily(() => import('./admin-letters.js'), 'letters')],
 	[/^proofs$/, 'Proofs and coverage', lazily(proving, 'proofs')],
 	[/^proofs\/([\w-]+)$/, 'Proof', lazily(proving, 'proof')],
 	[/^charges$/, 'First charges', lazily(() => import('./admin-charges.js'), 'charges')],
 	[/^notices$/, 'Notices', lazily(() => import('./admin-notices.js'), 'notices')],
-	[/^users\/(\d+)$/, 'User', user],
+	[/^users\/(\d+)$/, 'User', lazily(() => import('./admin-users.js'), 'user')],
 ];
 
 /**
