@@ -49,20 +49,26 @@ type CustomerEffect struct {
 // Difference is how what a run would do by now differs from what was approved.
 // Changes are of the month, in dollars, as SkyPANEL charges it.
 type Difference struct {
-	ApprovedBy string               `json:"approvedBy"`
-	Approved   string               `json:"approved"`
-	Now        string               `json:"now"`
+	ApprovedBy string `json:"approvedBy"`
+	Approved   string `json:"approved"`
+	Now        string `json:"now"`
+
+	BackBilledApproved string `json:"backBilledApproved"` // at once, for the time before
+	BackBilledNow      string `json:"backBilledNow"`
+
 	Servers    int64                `json:"servers"`    // that do something else
 	ServerIDs  []int64              `json:"serverIds"`  // the first of them
-	Customers  int64                `json:"customers"`  // who pay another change
+	Customers  int64                `json:"customers"`  // who pay other amounts
 	ByCustomer []CustomerDifference `json:"byCustomer"` // the first of them, the largest difference first
 }
 
 // CustomerDifference is of one customer.
 type CustomerDifference struct {
-	UserID   int64  `json:"userId"`
-	Approved string `json:"approved"`
-	Now      string `json:"now"`
+	UserID             int64  `json:"userId"`
+	Approved           string `json:"approved"`
+	Now                string `json:"now"`
+	BackBilledApproved string `json:"backBilledApproved"`
+	BackBilledNow      string `json:"backBilledNow"`
 }
 
 // The fates of first charges.
@@ -97,11 +103,15 @@ func toDifference(d *db.PreviewDifference) *Difference {
 		return nil
 	}
 	v := &Difference{
-		ApprovedBy: d.ApprovedBy, Approved: dollars(d.Approved), Now: dollars(d.Now), Servers: d.Servers, ServerIDs: d.ServerIDs,
+		ApprovedBy: d.ApprovedBy, Approved: dollars(d.Approved), Now: dollars(d.Now),
+		BackBilledApproved: dollars(d.BackBilledApproved), BackBilledNow: dollars(d.BackBilledNow), Servers: d.Servers, ServerIDs: d.ServerIDs,
 		Customers: d.Customers, ByCustomer: make([]CustomerDifference, len(d.ByCustomer)),
 	}
 	for i, c := range d.ByCustomer {
-		v.ByCustomer[i] = CustomerDifference{UserID: c.UserID, Approved: dollars(c.Approved), Now: dollars(c.Now)}
+		v.ByCustomer[i] = CustomerDifference{
+			UserID: c.UserID, Approved: dollars(c.Approved), Now: dollars(c.Now),
+			BackBilledApproved: dollars(c.BackBilledApproved), BackBilledNow: dollars(c.BackBilledNow),
+		}
 	}
 	return v
 }

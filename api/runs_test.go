@@ -251,7 +251,7 @@ func TestApproveAPreview(t *testing.T) {
 	s := setup(t)
 	s.addRun(t, db.Run{ID: "asks", State: db.RunNeedsApproval, Preview: &db.RunPreview{Mark: "second", Differs: &db.PreviewDifference{
 		ApprovedBy: "ann", Approved: decimal.RequireFromString("14.6"), Now: decimal.RequireFromString("21.9"), Servers: 1, ServerIDs: []int64{7}, Customers: 1,
-		ByCustomer: []db.CustomerDifference{{UserID: 41, Approved: decimal.RequireFromString("14.6"), Now: decimal.RequireFromString("21.9")}},
+		ByCustomer: []db.CustomerDifference{{UserID: 41, Approved: decimal.RequireFromString("14.6"), Now: decimal.RequireFromString("21.9"), BackBilledApproved: decimal.RequireFromString("0.5"), BackBilledNow: decimal.NewFromInt(2)}},
 	}}})
 	a := s.admin(t, http.MethodPost, "/api/admin/runs/asks/approve?preview=first")
 	if a.status != http.StatusConflict || a.body.Error.Code != "preview_changed" {
@@ -262,7 +262,7 @@ func TestApproveAPreview(t *testing.T) {
 	}
 	s.exec(t, `UPDATE serversync.runs SET state = 'needs_approval' WHERE id = 'asks'`)
 	r := dataOf[api.Run](t, s.admin(t, http.MethodPost, "/api/admin/runs/asks/approve?preview=second"), http.StatusAccepted)
-	if d := r.Preview.Differs; d == nil || d.ApprovedBy != "ann" || d.Approved != "14.60" || d.Now != "21.90" || d.ServerIDs[0] != 7 || d.ByCustomer[0] != (api.CustomerDifference{UserID: 41, Approved: "14.60", Now: "21.90"}) {
+	if d := r.Preview.Differs; d == nil || d.ApprovedBy != "ann" || d.Approved != "14.60" || d.Now != "21.90" || d.ServerIDs[0] != 7 || d.BackBilledNow != "0.00" || d.ByCustomer[0] != (api.CustomerDifference{UserID: 41, Approved: "14.60", Now: "21.90", BackBilledApproved: "0.50", BackBilledNow: "2.00"}) {
 		t.Errorf("how it differs: %+v", d)
 	}
 }

@@ -169,6 +169,15 @@ func (c CustomerEffects) Total() (rows RowChanges, cost MonthlyCost) {
 	return rows, cost
 }
 
+// BackBilled is the sum over all customers, as in [RunEffect].
+func (c CustomerEffects) BackBilled() decimal.Decimal {
+	var sum decimal.Decimal
+	for _, one := range c {
+		sum = sum.Add(one.BackBilled)
+	}
+	return sum
+}
+
 // Over lists the customers whose month changes by more than an amount, as charged,
 // the largest change first. Below 0 it lists all.
 func (c CustomerEffects) Over(amount decimal.Decimal) []CustomerEffect {
@@ -233,12 +242,16 @@ type RunPreview struct {
 }
 
 // PreviewDifference is how what a run would do by now differs from what was
-// approved. Changes are of the month, as SkyPANEL rounds it, in dollars.
+// approved. Changes are of the month, as SkyPANEL rounds it, in dollars; what is back
+// billed is charged at once, as in [RunEffect].
 type PreviewDifference struct {
 	ApprovedBy string          `json:"approvedBy"`
 	Approved   decimal.Decimal `json:"approved"` // the sum, of the servers that were looked at again
 	Now        decimal.Decimal `json:"now"`
-	// Servers do something else than what was approved, Customers pay another change;
+
+	BackBilledApproved decimal.Decimal `json:"backBilledApproved,omitzero"`
+	BackBilledNow      decimal.Decimal `json:"backBilledNow,omitzero"`
+	// Servers do something else than what was approved, Customers pay other amounts;
 	// of each, ServerIDs and ByCustomer name the first.
 	Servers    int64                `json:"servers"`
 	ServerIDs  []int64              `json:"serverIds"`
@@ -247,11 +260,13 @@ type PreviewDifference struct {
 }
 
 // CustomerDifference is the change of one customer's month that was approved, and
-// that of now.
+// that of now; and what is charged at once, of then and of now.
 type CustomerDifference struct {
-	UserID   int64           `json:"userId"`
-	Approved decimal.Decimal `json:"approved"`
-	Now      decimal.Decimal `json:"now"`
+	UserID             int64           `json:"userId"`
+	Approved           decimal.Decimal `json:"approved"`
+	Now                decimal.Decimal `json:"now"`
+	BackBilledApproved decimal.Decimal `json:"backBilledApproved,omitzero"`
+	BackBilledNow      decimal.Decimal `json:"backBilledNow,omitzero"`
 }
 
 // RunEffects reads what the servers of a run would do, or what was foreseen before

@@ -15,7 +15,9 @@ import (
 
 // How much an approved run may differ from what was approved, in the change of a
 // month as SkyPANEL rounds it: of one customer by a dollar or a twentieth, whichever
-// is more; in all by a twentieth.
+// is more; in all by a twentieth. What is charged at once for the time before grows
+// with every hour that nobody approves: by more than a dollar and a twentieth, of one
+// customer or in all, it is asked for again.
 var (
 	customerLeeway = decimal.NewFromInt(1)
 	leeway         = decimal.New(5, -2)
@@ -68,33 +70,46 @@ func (s *seen) difference(now db.CustomerEffects) *db.PreviewDifference {
 	_, was := s.customers.Total()
 	_, is := now.Total()
 	d := db.PreviewDifference{
-		Approved: was.Change(), Now: is.Change(), Servers: int64(len(s.others)), ServerIDs: append([]int64{}, s.others[:min(len(s.others), differencesKept)]...),
-		ByCustomer: []db.CustomerDifference{},
+		Approved: was.Change(), Now: is.Change(), BackBilledApproved: s.customers.BackBilled(), BackBilledNow: now.BackBilled(),
+		Servers: int64(len(s.others)), ServerIDs: append([]int64{}, s.others[:min(len(s.others), differencesKept)]...), ByCustomer: []db.CustomerDifference{},
 	}
 	users := maps.Clone(s.customers)
 	maps.Copy(users, now)
 	for userID := range users {
-		c := db.CustomerDifference{UserID: userID, Approved: change(s.customers[userID]), Now: change(now[userID])}
-		if beyond(c.Approved, c.Now, decimal.Max(customerLeeway, c.Approved.Abs().Mul(leeway))) {
+		shown, is := orNobody(s.customers[userID]), orNobody(now[userID])
+		c := db.CustomerDifference{UserID: userID, Approved: shown.Change(), Now: is.Change(), BackBilledApproved: shown.BackBilled, BackBilledNow: is.BackBilled}
+		if beyond(c.Approved, c.Now, decimal.Max(customerLeeway, c.Approved.Abs().Mul(leeway))) || grown(c.BackBilledApproved, c.BackBilledNow) {
 			d.ByCustomer = append(d.ByCustomer, c)
 		}
 	}
 	d.Customers = int64(len(d.ByCustomer))
-	if d.Servers == 0 && d.Customers == 0 && !beyond(d.Approved, d.Now, d.Approved.Abs().Mul(leeway)) {
+	if d.Servers == 0 && d.Customers == 0 && !beyond(d.Approved, d.Now, d.Approved.Abs().Mul(leeway)) && !grown(d.BackBilledApproved, d.BackBilledNow) {
 		return nil
 	}
 	slices.SortFunc(d.ByCustomer, func(a, b db.CustomerDifference) int {
-		return cmp.Or(b.Now.Sub(b.Approved).Abs().Cmp(a.Now.Sub(a.Approved).Abs()), cmp.Compare(a.UserID, b.UserID))
+		return cmp.Or(amount(&b).Cmp(amount(&a)), cmp.Compare(a.UserID, b.UserID))
 	})
 	d.ByCustomer = d.ByCustomer[:min(len(d.ByCustomer), differencesKept)]
 	return &d
 }
 
-func change(c *db.CustomerEffect) decimal.Decimal {
+// orNobody stands for a customer to whose bill nothing is done.
+func orNobody(c *db.CustomerEffect) *db.CustomerEffect {
 	if c == nil {
-		return decimal.Zero
+		return new(db.CustomerEffect)
 	}
-	return c.Change()
+	return c
+}
+
+// amount is by how much a customer's difference is one: a month, and at once.
+func amount(c *db.CustomerDifference) decimal.Decimal {
+	return c.Now.Sub(c.Approved).Abs().Add(c.BackBilledNow.Sub(c.BackBilledApproved).Abs())
+}
+
+// grown reports that more would be charged at once than was approved, by more than a
+// little.
+func grown(approved, now decimal.Decimal) bool {
+	return now.Sub(approved).GreaterThan(decimal.Max(customerLeeway, approved.Mul(leeway)))
 }
 
 // beyond reports that two amounts differ by more than a leeway.
@@ -106,6 +121,9 @@ func differenceWords(d *db.PreviewDifference) string {
 	if !d.Now.Equal(d.Approved) {
 		parts = append(parts, fmt.Sprintf("the month would change by %s as charged, approved were %s", signed(d.Now), signed(d.Approved)))
 	}
+	if grown(d.BackBilledApproved, d.BackBilledNow) {
+		parts = append(parts, fmt.Sprintf("SkyPANEL would charge %s at once for the time before, approved were %s", d.BackBilledNow.StringFixed(2), d.BackBilledApproved.StringFixed(2)))
+	}
 	if d.Servers > 0 {
 		ids := make([]string, 0, differencesTold)
 		for _, id := range d.ServerIDs[:min(len(d.ServerIDs), differencesTold)] {
@@ -116,11 +134,23 @@ func differenceWords(d *db.PreviewDifference) string {
 	if d.Customers > 0 {
 		users := make([]string, 0, differencesTold)
 		for _, c := range d.ByCustomer[:min(len(d.ByCustomer), differencesTold)] {
-			users = append(users, fmt.Sprintf("user %d %s, approved %s", c.UserID, signed(c.Now), signed(c.Approved)))
+			users = append(users, customerWords(&c))
 		}
-		parts = append(parts, fmt.Sprintf("for %d customers the month would change by another amount (%s%s)", d.Customers, strings.Join(users, "; "), more(d.Customers)))
+		parts = append(parts, fmt.Sprintf("for %d customers it would cost another amount (%s%s)", d.Customers, strings.Join(users, "; "), more(d.Customers)))
 	}
 	return "it is not what was approved any more: " + strings.Join(parts, "; ") + ": look at it again"
+}
+
+// customerWords name the amounts that differ.
+func customerWords(c *db.CustomerDifference) string {
+	var amounts []string
+	if !c.Now.Equal(c.Approved) {
+		amounts = append(amounts, fmt.Sprintf("%s a month, approved %s", signed(c.Now), signed(c.Approved)))
+	}
+	if !c.BackBilledNow.Equal(c.BackBilledApproved) {
+		amounts = append(amounts, fmt.Sprintf("%s at once, approved %s", c.BackBilledNow.StringFixed(2), c.BackBilledApproved.StringFixed(2)))
+	}
+	return fmt.Sprintf("user %d %s", c.UserID, strings.Join(amounts, ", and "))
 }
 
 // more ends a list that names the first of n.

@@ -3,6 +3,7 @@ package main_test
 import (
 	"context"
 	"testing"
+	"time"
 
 	"serversync/db"
 	"serversync/ingest"
@@ -39,5 +40,14 @@ func TestApprovalOfTheTimeBefore(t *testing.T) {
 	}
 	if got := shown.BackBilled.StringFixed(2); got != "0.73" {
 		t.Errorf("for Chen it is said to cost %s", got)
+	}
+
+	// Two days later nobody has approved it yet: it has grown.
+	w.pass(48 * time.Hour)
+	again = w.approve(run.ID)
+	w.wantAskedAgain(&again, "SkyPANEL would charge 7.93 at once for the time before, approved were 2.65") // 48 hours of 0.11 more
+	w.want("0", `SELECT count(*) FROM public.virtfusion_hourly_billing`)
+	if done := w.approve(run.ID); done.State != db.RunSucceeded {
+		t.Errorf("it is %s: %s", done.State, done.Note)
 	}
 }

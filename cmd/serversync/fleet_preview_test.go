@@ -123,7 +123,7 @@ func TestApprovalOfAPrice(t *testing.T) {
 	price(2000)
 	again := w.approve(run.ID)
 	w.wantAskedAgain(&again, "the month would change by +109.50 as charged, approved were +80.30",
-		fmt.Sprintf("for 1 customers the month would change by another amount (user %d +87.60, approved +58.40)", userBeatriz))
+		fmt.Sprintf("for 1 customers it would cost another amount (user %d +87.60 a month, approved +58.40)", userBeatriz))
 	if d := again.Preview.Differs; d.Servers != 0 || len(d.ByCustomer) != 1 || again.Preview.Mark == run.Preview.Mark || again.Preview.EffectiveMonthly.StringFixed(2) != "109.50" {
 		t.Errorf("the new preview is %+v", again.Preview)
 	}
@@ -165,7 +165,7 @@ func TestApprovalOfAPackage(t *testing.T) {
 	}
 	w.hear(events.KindUpdated, ids[1])
 	again := w.approve(run.ID)
-	w.wantAskedAgain(&again, fmt.Sprintf("user %d +65.70, approved +58.40", userBeatriz))
+	w.wantAskedAgain(&again, fmt.Sprintf("user %d +65.70 a month, approved +58.40", userBeatriz))
 	done := w.approve(run.ID)
 	w.wantState(&done, db.RunSucceeded)
 	w.want("11.0000 24.0000 11.0000 11.0000 24.0000", billedMonthly)
@@ -179,7 +179,7 @@ func TestApprovalOfAServerThatVanished(t *testing.T) {
 	w.pass(time.Minute)
 	w.hear(events.KindDestroyed, ids[4])
 	again := w.approve(run.ID)
-	w.wantAskedAgain(&again, "by +58.40 as charged, approved were +80.30", fmt.Sprintf("user %d 0.00, approved +21.90", userChen))
+	w.wantAskedAgain(&again, "by +58.40 as charged, approved were +80.30", fmt.Sprintf("user %d 0.00 a month, approved +21.90", userChen))
 	done := w.approve(run.ID)
 	w.wantState(&done, db.RunSucceeded)
 	w.want("11.0000 11.0000 11.0000 11.0000", billedMonthly)

@@ -139,8 +139,15 @@ func tellDifference(p *page, d *api.Difference) {
 		return
 	}
 	p.linef("%s approved %s a month, as it is charged; now it is %s.", d.ApprovedBy, signed(d.Approved), signed(d.Now))
+	if d.BackBilledNow != d.BackBilledApproved {
+		p.linef("%s is charged at once for the time before; %s was approved.", d.BackBilledNow, d.BackBilledApproved)
+	}
 	for _, c := range d.ByCustomer {
-		p.linef("  user %d: approved %s, now %s", c.UserID, signed(c.Approved), signed(c.Now))
+		atOnce := ""
+		if c.BackBilledNow != c.BackBilledApproved {
+			atOnce = fmt.Sprintf("; at once %s, approved %s", c.BackBilledNow, c.BackBilledApproved)
+		}
+		p.linef("  user %d: approved %s, now %s%s", c.UserID, signed(c.Approved), signed(c.Now), atOnce)
 	}
 	if more := d.Customers - int64(len(d.ByCustomer)); more > 0 {
 		p.linef("  and %s more", counted(more, "customer"))

@@ -68,10 +68,11 @@ func TestSweepApprovesAPreview(t *testing.T) {
 	a := administer(t)
 	a.add(t, "asks", db.RunNeedsApproval, false)
 	a.exec(t, `UPDATE serversync.runs SET preview = preview || '{"mark": "second", "differs": {"approvedBy": "ann", "approved": "14.6", "now": "21.9", "servers": 1, "serverIds": [7],
-		"customers": 1, "byCustomer": [{"userId": 41, "approved": "14.6", "now": "21.9"}]}}' WHERE id = 'asks'`)
+		"backBilledApproved": "0.5", "backBilledNow": "9",
+		"customers": 2, "byCustomer": [{"userId": 41, "approved": "14.6", "now": "21.9"}, {"userId": 42, "approved": "7.3", "now": "7.3", "backBilledApproved": "0.5", "backBilledNow": "9"}]}}' WHERE id = 'asks'`)
 	_, out, _ := a.command(t, "sweep", "--watch", "asks")
 	for _, says := range []string{
-		"ann approved +14.60 a month, as it is charged; now it is +21.90.\n  user 41: approved +14.60, now +21.90\n", "something else would be done with 1 server, such as 7\n",
+		"ann approved +14.60 a month, as it is charged; now it is +21.90.\n9.00 is charged at once for the time before; 0.50 was approved.\n  user 41: approved +14.60, now +21.90\n  user 42: approved +7.30, now +7.30; at once 9.00, approved 0.50\n", "something else would be done with 1 server, such as 7\n",
 		"serversync sweep --approve asks --preview second\n",
 	} {
 		if !strings.Contains(out, says) {

@@ -50,10 +50,12 @@ export function billsOf(id, signal) {
 /** differenceOf what a run would do by now from what somebody approved; null: it does not ask again. */
 export function differenceOf(d) {
 	if (!d) return null;
-	const t = table('Whose month would change by another amount', [['Customer', 'name'], ['Approved', 'number'], ['Now', 'number']]);
-	for (const c of d.byCustomer) t.body.append(t.row([userLink(c.userId), signed(c.approved), signed(c.now)]));
+	const more = d.backBilledNow !== d.backBilledApproved;
+	const t = table('Who would pay other amounts', [['Customer', 'name'], ['Approved', 'number'], ['Now', 'number'], ...more ? [['At once, approved', 'number'], ['At once, now', 'number']] : []]);
+	for (const c of d.byCustomer) t.body.append(t.row([userLink(c.userId), signed(c.approved), signed(c.now), ...more ? [money(c.backBilledApproved), money(c.backBilledNow)] : []]));
 	return h('div', { class: 'notice warn stack' },
 		h('p', {}, h('strong', {}, 'It was approved, and would by now do something else. '), `${d.approvedBy} approved ${signed(d.approved)} a month as charged; now it is ${signed(d.now)}.`),
+		more ? h('p', {}, `For the time before the discovery SkyPANEL would charge ${money(d.backBilledNow)} at once; ${money(d.backBilledApproved)} were approved.`) : null,
 		d.servers > 0 ? h('p', {}, `Something else would be done with ${plural(d.servers, 'server')}: `, d.serverIds.map((id, i) => [i > 0 ? ', ' : '', serverLink(id)]), d.servers > d.serverIds.length ? ', …' : '.') : null,
 		d.byCustomer.length > 0 ? [h('div', { class: 'scroll' }, t.element), d.customers > d.byCustomer.length ? h('p', { class: 'small soft' }, `The largest differences of ${plural(d.customers, 'customer')}.`) : null] : null);
 }
