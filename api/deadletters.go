@@ -14,7 +14,8 @@ import (
 )
 
 // deadLetters are the events that could not be reconciled. Requeue and Discard
-// return [events.ErrNoDeadLetter] when there is none of an id.
+// return [events.ErrNoDeadLetter] when there is none of an id, Requeue
+// [events.ErrNothingLeft] when the event itself is gone.
 type deadLetters interface {
 	// List returns up to limit of them, newest first, and the cursor of the next
 	// page, 0 at the end. A cursor of 0 begins at the newest.
@@ -118,6 +119,9 @@ func (a *API) settleDeadLetter(c echo.Context, message string, settle func(deadL
 func brokerFault(err error) error {
 	if errors.Is(err, events.ErrNoDeadLetter) {
 		return refuse(http.StatusNotFound, "dead_letter_not_found", "there is no dead letter with this id (any more); GET /api/admin/dead-letters lists them")
+	}
+	if errors.Is(err, events.ErrNothingLeft) {
+		return refuse(http.StatusConflict, "dead_letter_unusable", "nothing is left of this event that could be tried again: discard it; what the server looks like is learnt at the next sweep")
 	}
 	e := refuse(http.StatusServiceUnavailable, "broker_unavailable", "the broker cannot be used right now; GET /readyz says more")
 	e.RetryAfter, e.Err = 5*time.Second, err

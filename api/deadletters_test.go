@@ -104,6 +104,19 @@ func TestDeadLetters(t *testing.T) {
 		t.Errorf("what a page could take for more than text: %s", raw)
 	}
 
+	if _, err := broker.JetStream.Publish(t.Context(), strings.TrimSuffix(events.DeadSubjectAll, ">")+"odd", []byte("not JSON")); err != nil {
+		t.Fatal(err)
+	}
+	if found := data[api.Page[api.DeadLetter]](t, s.admin(t, http.MethodGet, "/api/admin/dead-letters")); len(found.Items) != 6 || found.Items[0].ID != "odd" || *found.Items[0].Text != "not JSON" {
+		t.Errorf("with one that cannot be read: %+v", found)
+	}
+	if a := s.admin(t, http.MethodPost, "/api/admin/dead-letters/odd/requeue"); a.status != http.StatusConflict || a.body.Error.Code != "dead_letter_unusable" {
+		t.Errorf("requeue of what cannot be read: %s", a.raw)
+	}
+	if a := s.admin(t, http.MethodDelete, "/api/admin/dead-letters/odd"); a.status != http.StatusOK {
+		t.Errorf("discard: %s", a.raw)
+	}
+
 	a := s.admin(t, http.MethodPost, "/api/admin/dead-letters/letter-0/requeue")
 	if got := data[api.Settled](t, a); got.ID != "letter-0" || !strings.Contains(a.body.Message, "requeued") {
 		t.Errorf("requeue: %s", a.raw)

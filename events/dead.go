@@ -141,11 +141,17 @@ func (d *DeadLetters) Count(ctx context.Context) (uint64, error) {
 	return stream.CachedInfo().State.Msgs, nil
 }
 
-// ErrNoDeadLetter means that there is no dead letter of an id (any more).
-var ErrNoDeadLetter = errors.New("no such dead letter")
+var (
+	// ErrNoDeadLetter means that there is no dead letter of an id (any more).
+	ErrNoDeadLetter = errors.New("no such dead letter")
+	// ErrNothingLeft means that of a dead letter's original nothing is left that
+	// could be tried again.
+	ErrNothingLeft = errors.New("nothing is left of the event")
+)
 
 // List returns up to limit dead letters, newest first, and the cursor of the
-// next page, 0 at the end. A cursor of 0 begins at the newest.
+// next page, 0 at the end. A cursor of 0 begins at the newest. One that cannot be
+// read (any more) is among them, with a reason that says so.
 func (d *DeadLetters) List(ctx context.Context, cursor uint64, limit int) ([]DeadLetter, uint64, error) {
 	stream, err := d.js.Stream(ctx, DeadStreamName)
 	if err != nil {
@@ -166,7 +172,7 @@ func (d *DeadLetters) List(ctx context.Context, cursor uint64, limit int) ([]Dea
 		}
 		letter, err := decodeDead(m)
 		if err != nil {
-			return nil, 0, err
+			letter = unreadable(m, err)
 		}
 		letters = append(letters, letter)
 	}
@@ -187,7 +193,8 @@ func (d *DeadLetters) Get(ctx context.Context, id string) (DeadLetter, error) {
 
 // Requeue puts the original of a dead letter back at the end of its stream,
 // where it has as many attempts as any other event, and discards the dead
-// letter. [ErrNoDeadLetter] when there is none of the id.
+// letter. [ErrNoDeadLetter] when there is none of the id, [ErrNothingLeft] when the
+// original is gone.
 func (d *DeadLetters) Requeue(ctx context.Context, id string) error {
 	stream, m, err := d.find(ctx, id)
 	if err != nil {
@@ -195,7 +202,7 @@ func (d *DeadLetters) Requeue(ctx context.Context, id string) error {
 	}
 	letter, err := decodeDead(m)
 	if err != nil {
-		return err
+		return fmt.Errorf("requeue dead letter %s: %w: %w", id, ErrNothingLeft, err)
 	}
 	original := nats.NewMsg(letter.Subject)
 	original.Data = letter.Data
@@ -261,10 +268,24 @@ func (d *DeadLetters) original(ctx context.Context, letter *DeadLetter) ([]byte,
 		return nil, fmt.Errorf("read the original of dead letter %s: %w", letter.ID, err)
 	}
 	m, err := stream.GetMsg(ctx, letter.Sequence)
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return nil, fmt.Errorf("%w: dead letter %s was too large to be repeated, and %s has no message %d any more", ErrNothingLeft, letter.ID, letter.Stream, letter.Sequence)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read the original of dead letter %s, %d on %s: %w", letter.ID, letter.Sequence, letter.Stream, err)
 	}
+	if m.Subject != letter.Subject || !m.Time.Equal(letter.StoredAt) { // a successor of the stream that it was on
+		return nil, fmt.Errorf("%w: dead letter %s was too large to be repeated, and message %d of %s is another", ErrNothingLeft, letter.ID, letter.Sequence, letter.Stream)
+	}
 	return m.Data, nil
+}
+
+// unreadable stands for a dead letter that is none of ours, or was damaged.
+func unreadable(m *jetstream.RawStreamMsg, err error) DeadLetter {
+	return DeadLetter{
+		ID: strings.TrimPrefix(m.Subject, deadSubjectPrefix), FirstAt: m.Time, LastAt: m.Time, StoredAt: m.Time, Data: m.Data,
+		Reason: fmt.Sprintf("this dead letter cannot be read (%v): discard it; what the server looks like is learnt at the next sweep", err),
+	}
 }
 
 func decodeDead(m *jetstream.RawStreamMsg) (DeadLetter, error) {

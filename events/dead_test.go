@@ -217,8 +217,69 @@ func TestALargeOriginalIsReferredTo(t *testing.T) {
 	if err := dead.Requeue(t.Context(), e.ID); err != nil {
 		t.Fatal(err)
 	}
-	if again := fetched(t, s, 1); len(again) != 1 || !bytes.Equal(again[0].Data(), first.Data()) {
-		t.Error("the original did not come again")
+	again := fetched(t, s, 1)
+	if len(again) != 1 || !bytes.Equal(again[0].Data(), first.Data()) {
+		t.Fatal("the original did not come again")
+	}
+
+	// Once the stream keeps it no longer, nothing can be tried again.
+	l := events.NewDeadLetter(again[0])
+	put(t, dead, l)
+	stream, err := s.JetStream.Stream(t.Context(), events.StreamName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.DeleteMsg(t.Context(), l.Sequence); err != nil {
+		t.Fatal(err)
+	}
+	if err := dead.Requeue(t.Context(), l.ID); !errors.Is(err, events.ErrNothingLeft) {
+		t.Errorf("requeue of what is gone: %v, want ErrNothingLeft", err)
+	}
+	if n, err := dead.Count(t.Context()); n != 1 || err != nil {
+		t.Errorf("%d dead letters are left, %v; want the one", n, err)
+	}
+}
+
+// A stream of the same name, made anew, has other messages in the same places.
+func TestAnotherMessageIsNotTheOriginal(t *testing.T) {
+	t.Parallel()
+	s := eventstest.New(t)
+	dead := events.NewDeadLetters(s.JetStream)
+	e := sample(5)
+	e.Server.Name = new(strings.Repeat("x", 900<<10))
+	if _, err := s.Publisher.Publish(t.Context(), &e); err != nil {
+		t.Fatal(err)
+	}
+	l := events.NewDeadLetter(fetched(t, s, 1)[0])
+	l.StoredAt = l.StoredAt.Add(-time.Hour)
+	put(t, dead, l)
+	if err := dead.Requeue(t.Context(), e.ID); !errors.Is(err, events.ErrNothingLeft) {
+		t.Errorf("requeue: %v, want ErrNothingLeft", err)
+	}
+}
+
+// One that cannot be read hides no other, and can be discarded.
+func TestADeadLetterThatCannotBeRead(t *testing.T) {
+	t.Parallel()
+	s := eventstest.New(t)
+	dead := events.NewDeadLetters(s.JetStream)
+	put(t, dead, letter("a"))
+	if _, err := s.JetStream.Publish(t.Context(), strings.TrimSuffix(events.DeadSubjectAll, ">")+"odd", []byte(`{"id": 7`)); err != nil {
+		t.Fatal(err)
+	}
+	put(t, dead, letter("b"))
+	letters, _, err := dead.List(t.Context(), 0, 10)
+	if err != nil || len(letters) != 3 {
+		t.Fatalf("%d letters, %v", len(letters), err)
+	}
+	if l := letters[1]; l.ID != "odd" || string(l.Data) != `{"id": 7` || !strings.Contains(l.Reason, "discard it") || l.LastAt.IsZero() {
+		t.Errorf("%+v", l)
+	}
+	if err := dead.Requeue(t.Context(), "odd"); !errors.Is(err, events.ErrNothingLeft) {
+		t.Errorf("requeue: %v, want ErrNothingLeft", err)
+	}
+	if err := dead.Discard(t.Context(), "odd"); err != nil {
+		t.Error(err)
 	}
 }
 
