@@ -85,6 +85,18 @@ type ServerResult struct {
 	// "none", what would become of its billing.
 	Result string   `json:"result"`
 	Error  *Problem `json:"error,omitempty"`
+	// Note says why an operator's wish does nothing to the server, for now.
+	Note string `json:"note,omitempty"`
+}
+
+// wishWaits says of each status why an operator's wish changes no billing while it
+// lasts.
+var wishWaits = map[string]string{
+	"native":   "SkyPANEL bills it by a record of its own: change that in SkyPANEL; the wish is kept in case that record goes",
+	"unlinked": "its owner has no account in SkyPANEL: the wish takes effect once there is one",
+	"settling": "it is new: the wish takes effect once it is known that SkyPANEL makes no record of its own",
+	"conflict": "SkyPANEL's tables contradict each other about it: the wish takes effect once that is cleared up; its page says what it is",
+	"gone":     "VirtFusion has it no more: the wish takes effect should it come back",
 }
 
 // bulk answers POST /api/admin/servers/bulk.
@@ -243,7 +255,7 @@ func (a *API) toBulk(ctx context.Context, run *Run, action string) (*Bulk, error
 		return nil, err
 	}
 	b := &Bulk{
-		RunID: run.ID, Action: action, DryRun: run.DryRun, Results: toResults(items), New: run.New, Updated: run.Updated, Unchanged: run.Unchanged,
+		RunID: run.ID, Action: action, DryRun: run.DryRun, Results: toResults(items, action), New: run.New, Updated: run.Updated, Unchanged: run.Unchanged,
 		Failed: run.Failed, Errors: []Problem{}, Preview: run.Preview,
 	}
 	for _, p := range run.Problems {
@@ -254,8 +266,11 @@ func (a *API) toBulk(ctx context.Context, run *Run, action string) (*Bulk, error
 	return b, nil
 }
 
-func toResults(items []db.ItemResult) []ServerResult {
+// toResults tells what became of the servers of a run; action is the bulk action that
+// it was, if it was one.
+func toResults(items []db.ItemResult, action string) []ServerResult {
 	results := make([]ServerResult, len(items))
+	wished := bulkActions[action].Set != ""
 	for i, item := range items {
 		results[i] = ServerResult{ID: item.ServerID, Result: cmp.Or(item.Outcome, item.Effect, "pending")}
 		if item.Outcome == db.OutcomeFailed || item.Found == db.FoundUndo && item.Error != "" {
@@ -267,6 +282,9 @@ func toResults(items []db.ItemResult) []ServerResult {
 				code = codeServerFailed
 			}
 			results[i].Error = &Problem{Code: code, Message: item.Error, ServerID: &item.ServerID}
+		}
+		if r := results[i].Result; wished && (r == db.OutcomeUnchanged || r == db.EffectNone) {
+			results[i].Note = wishWaits[item.Status]
 		}
 	}
 	return results
@@ -302,8 +320,13 @@ func (a *API) runServers(c echo.Context) error {
 			return badRequest("bad_cursor", "cursor must be nextCursor of the page before")
 		}
 	}
-	if _, err := db.ReadRun(ctx, a.db, id); err != nil {
+	run, err := db.ReadRun(ctx, a.db, id)
+	if err != nil {
 		return runFault(err)
+	}
+	action := ""
+	if run.Progress.Bulk != nil {
+		action = run.Progress.Bulk.Action
 	}
 	items, err := db.ItemResults(ctx, a.db, id, after, limit+1)
 	if err != nil {
@@ -314,7 +337,7 @@ func (a *API) runServers(c echo.Context) error {
 		items = items[:limit]
 		page.NextCursor = new(strconv.FormatInt(items[limit-1].ServerID, 10))
 	}
-	page.Items = toResults(items)
+	page.Items = toResults(items, action)
 	return succeed(c, page)
 }
 

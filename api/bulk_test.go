@@ -58,6 +58,42 @@ func TestBulkAnswersForEachServer(t *testing.T) {
 	}
 }
 
+// An operator's wish that does nothing for now says why.
+func TestBulkSaysWhyAWishWaits(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	s.people(t)
+	s.listed(t)
+	s.exec(t, `INSERT INTO package_pricing (virtfusion_package_id, name, price) VALUES (5, 'Small', 1000)`)
+	for _, test := range []struct{ action, effect, outcome, want string }{
+		{"set-package", "none", "", "9001: ; 9003: bills it by a record of its own; 9004: should it come back; 9005: no account; 9006: it is new"},
+		{"billing-off", "", "unchanged", "9001: ; 9003: bills it by a record of its own; 9004: should it come back; 9005: no account; 9006: it is new"},
+		{"billing-off", "", "updated", "9001: ; 9003: ; 9004: ; 9005: ; 9006: "},
+		{"resync", "", "unchanged", "9001: ; 9003: ; 9004: ; 9005: ; 9006: "},
+		{"clear", "", "unchanged", "9001: ; 9003: ; 9004: ; 9005: ; 9006: "},
+	} {
+		s.syncs.begun = func(r *db.Run) {
+			s.exec(t, `UPDATE serversync.run_items SET state = 'done', outcome = nullif(?, ''), effect = nullif(?, '') WHERE run_id = ?`, test.outcome, test.effect, r.ID)
+			s.exec(t, `UPDATE serversync.runs SET state = 'succeeded' WHERE id = ?`, r.ID)
+		}
+		packageID := ""
+		if test.action == "set-package" {
+			packageID = `, "packageId": 5`
+		}
+		b := data[api.Bulk](t, s.put(t, "/api/admin/servers/bulk", `{"ids": [9001, 9003, 9004, 9005, 9006], "action": "`+test.action+`"`+packageID+`}`))
+		page := data[api.RunServers](t, s.admin(t, http.MethodGet, "/api/admin/runs/"+b.RunID+"/servers"))
+		if !slices.Equal(b.Results, page.Items) {
+			t.Errorf("%s: the page of the run says %+v, the answer %+v", test.action, page.Items, b.Results)
+		}
+		for i, want := range strings.Split(test.want, "; ") {
+			id, words, _ := strings.Cut(want, ": ")
+			if r := b.Results[i]; strconv.FormatInt(r.ID, 10) != id || !strings.Contains(r.Note, words) || (words == "") != (r.Note == "") {
+				t.Errorf("%s %s%s: %+v, want %q", test.action, test.outcome, test.effect, r, want)
+			}
+		}
+	}
+}
+
 func TestBulkDryRunTellsTheEffects(t *testing.T) {
 	t.Parallel()
 	s := setup(t)

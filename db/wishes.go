@@ -214,6 +214,7 @@ type ItemResult struct {
 	Outcome  string // empty: none (yet)
 	Effect   string // empty: not previewed
 	Error    string // of a failure; or what could not be taken back
+	Status   string // of the server in the inventory, now; empty: it is not in there
 }
 
 // ItemResults reads what became of up to limit servers of a run above the id
@@ -221,11 +222,12 @@ type ItemResult struct {
 func ItemResults(ctx context.Context, idb bun.IDB, runID string, after int64, limit int) ([]ItemResult, error) {
 	results, err := queryAll(ctx, idb, func(rows *sql.Rows) (ItemResult, error) {
 		var r ItemResult
-		err := rows.Scan(&r.ServerID, &r.Found, &r.Outcome, &r.Effect, &r.Error)
+		err := rows.Scan(&r.ServerID, &r.Found, &r.Outcome, &r.Effect, &r.Error, &r.Status)
 		return r, err
 	}, `
-		SELECT virtfusion_id, found, coalesce(outcome, ''), coalesce(effect, ''), coalesce(error, forecast->>'left', '') FROM serversync.run_items
-		WHERE run_id = $1 AND virtfusion_id > $2 ORDER BY virtfusion_id LIMIT $3`, runID, after, limit)
+		SELECT i.virtfusion_id, i.found, coalesce(i.outcome, ''), coalesce(i.effect, ''), coalesce(i.error, i.forecast->>'left', ''), coalesce(s.status, '')
+		FROM serversync.run_items i LEFT JOIN serversync.servers s ON s.virtfusion_id = i.virtfusion_id
+		WHERE i.run_id = $1 AND i.virtfusion_id > $2 ORDER BY i.virtfusion_id LIMIT $3`, runID, after, limit)
 	return results, wrap(err, "read what became of the servers of run "+runID)
 }
 

@@ -195,7 +195,7 @@ const outcomes = {
 /** resultTable shows what became, or would become, of servers. */
 export function resultTable(caption) {
 	const t = table(caption, [['Server', 'name'], ['Result', 'note']], { away: true });
-	return { ...t, result: (r) => t.row([serverLink(r.id), [h('span', { class: `badge ${outcomes[r.result]?.[1] ?? ''}` }, outcomes[r.result]?.[0] ?? r.result), r.error ? h('div', {}, sentence(r.error.message)) : null]]) };
+	return { ...t, result: (r) => t.row([serverLink(r.id), [h('span', { class: `badge ${outcomes[r.result]?.[1] ?? ''}` }, outcomes[r.result]?.[0] ?? r.result), r.error || r.note ? h('div', {}, sentence(r.error?.message ?? r.note)) : null]]) };
 }
 
 /** resultsList is read once somebody opens it: a sweep's may be long. */
