@@ -13,6 +13,7 @@ import (
 
 	"serversync/api"
 	"serversync/db"
+	"serversync/events"
 )
 
 // Every answer that the document describes for the API's routes is given, in
@@ -166,6 +167,9 @@ func TestEveryDescribedAnswerIsGiven(t *testing.T) {
 	}...) {
 		allowed(r)
 	}
+	s.letters.err = events.ErrNothingLeft
+	allowed(request{"POST", "/api/admin/dead-letters/one/requeue"})
+	s.letters.err = nil
 	for _, cause := range []error{db.ErrNoCharge, db.ErrChargeState} {
 		s.books.resolve = func(int64) (db.FirstCharge, error) { return db.FirstCharge{State: db.ChargeTaken}, cause }
 		allowed(request{"POST", "/api/admin/charges/1/resolve"})

@@ -26,6 +26,9 @@ type Overview struct {
 	// DeadLetters how many wait for a person; null: nobody knows.
 	Lag         *int64 `json:"lag"`
 	DeadLetters *int64 `json:"deadLetters"`
+	// UnclearCharges counts the first charges of which nobody knows whether the credit
+	// was taken: they wait for a person.
+	UnclearCharges int64 `json:"unclearCharges"`
 	// LagSeconds is how old the oldest of the former is; null: nobody knows.
 	LagSeconds *float64 `json:"lagSeconds"`
 	LastSweep  *Run     `json:"lastSweep"` // null: there was none
@@ -103,17 +106,19 @@ func (a *API) readBooks(ctx context.Context) (*Overview, error) {
 	var prices []db.RecordedPrice
 	var leaks []db.Leak
 	var mismatch *db.SweepCount
+	var charges map[db.ChargeState]int64
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() (err error) { covered, err = db.Coverage(ctx, a.db); return err })
 	group.Go(func() (err error) { prices, err = db.RecordedPrices(ctx, a.db); return err })
 	group.Go(func() (err error) { leaks, err = db.Leaks(ctx, a.db); return err })
 	group.Go(func() (err error) { o.AwaitingApproval, err = db.AwaitingApproval(ctx, a.db); return err })
 	group.Go(func() (err error) { mismatch, err = db.CoverageMismatch(ctx, a.db); return err })
+	group.Go(func() (err error) { charges, err = db.CountOpenCharges(ctx, a.db); return err })
 	if err := group.Wait(); err != nil {
 		return nil, err
 	}
 	o.Coverage, o.Revenue.RecordedMonthly, o.Revenue.LeakingMonthly = Coverage(db.AddUp(covered)), sum(prices), toLeaking(leaks)
-	o.Mismatch = toSweepCount(mismatch)
+	o.Mismatch, o.UnclearCharges = toSweepCount(mismatch), charges[db.ChargeUnclear]
 	return &o, nil
 }
 

@@ -51,6 +51,10 @@ func TestOverview(t *testing.T) {
 	t.Cleanup(func() { _ = lead.Release(t.Context()) })
 	s.queue, s.dead = func() (int64, error) { return 0, errors.New("the broker is away") }, func() (int64, error) { return 3, nil }
 
+	s.exec(t, `
+		INSERT INTO serversync.charges (transaction_id, billing_id, virtfusion_id, user_id, owner_id, tokens, reference, state, created_at, due_at, taking_at)
+		SELECT n, 1, 1, 41, 70, 1, 'r' || n, CASE WHEN n < 3 THEN 'unclear' ELSE 'taken' END, now(), now(), now() FROM generate_series(1, 3) AS n`)
+
 	o := data[api.Overview](t, s.admin(t, http.MethodGet, "/api/admin/overview"))
 	c := o.Coverage
 	if c.Total != 9 || c.On != 2 || fmt.Sprint(c.Off) != "map[unknown:1 unpriced:2]" || c.Native != 1 || c.Unlinked != 1 || c.Conflict != 1 || c.Settling != 1 {
@@ -67,7 +71,7 @@ func TestOverview(t *testing.T) {
 	if r := o.Revenue.RecordedMonthly; r.List != "20.00" || r.Effective != "14.50" {
 		t.Errorf("revenue: %+v", r)
 	}
-	if o.AwaitingApproval != 1 || o.Lag != nil || *o.DeadLetters != 3 || o.LastSweep.ID != "last" || !o.Sweeping || len(o.Waiting) != 2 || o.Waiting[0].ID != "sync" || o.Waiting[1].ID != "first" {
+	if o.AwaitingApproval != 1 || o.Lag != nil || *o.DeadLetters != 3 || o.UnclearCharges != 2 || o.LastSweep.ID != "last" || !o.Sweeping || len(o.Waiting) != 2 || o.Waiting[0].ID != "sync" || o.Waiting[1].ID != "first" {
 		t.Errorf("overview: %+v", o)
 	}
 	if !strings.Contains(s.log.String(), "the broker is away") {

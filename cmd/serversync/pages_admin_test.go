@@ -229,6 +229,32 @@ func TestPagesUndoARun(t *testing.T) {
 	p.waitText("#view", "It takes back")
 }
 
+// The last change of one server is taken back in the same way, from its page.
+func TestPagesUndoAServersLastChange(t *testing.T) {
+	t.Parallel()
+	w := newPagesWorld(t, pagesOptions{})
+	server := w.createLoudly(customerID, smallPlan, "regretted")
+	w.until("1", `SELECT count(*) FROM public.virtfusion_hourly_billing`)
+	p := w.signedIn(t, adminUser)
+	p.open(fmt.Sprintf("/admin#/servers/%d", server.ID))
+	p.waitText("#view", "regretted")
+	p.click(byRole("button", "Preview undo of its last change"))
+	p.waitText("#view", "It would end")
+	p.waitText("#view", "the last change of")
+	w.until("1", `SELECT count(*) FROM public.virtfusion_hourly_billing`)
+	p.click(byRole("button", "Do it: take it back"))
+	w.until("0", `SELECT count(*) FROM public.virtfusion_hourly_billing`)
+	p.waitText("#view", "What it set out to do")
+
+	// Of a server that nobody changed it says so, and stays where it is.
+	w.exec(`DELETE FROM serversync.history`)
+	p.open(fmt.Sprintf("/admin#/servers/%d", server.ID))
+	p.click(byRole("button", "Preview undo of its last change"))
+	p.waitText("#view", "othing of this server's billing was ever changed")
+	p.expectErrors("/undo?dryRun=true")
+	p.axe()
+}
+
 // The watchdog says what is wrong, and has a server billed again from now on.
 func TestPagesWatchdog(t *testing.T) {
 	t.Parallel()

@@ -120,6 +120,12 @@ func TestPagesFirstCharges(t *testing.T) {
 	p.waitText("#view", "Taken")
 	p.atEveryWidth("admin-charges")
 
+	p.waitText("#nav", "First charges 2 unclear")
+	p.open("/admin")
+	p.waitText("#view", "Of 2 first charges nobody knows whether the credit was taken.")
+	p.axe()
+	p.open("/admin#/charges")
+
 	state := func(i int) string { return w.value(`SELECT state FROM serversync.charges WHERE id = ` + charges[i]) }
 	p.click(byRole("button", "It was taken: first charge "+charges[0]))
 	p.waitText("dialog", "VirtFusion took the credit?")

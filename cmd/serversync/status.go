@@ -87,6 +87,9 @@ func tellOverview(o *api.Overview, now time.Time) *page {
 	}
 	p.linef("Queue         %s", waiting(o.Lag, "event"))
 	p.linef("Dead letters  %s", waiting(o.DeadLetters, "event"))
+	if o.UnclearCharges > 0 {
+		p.linef("Unclear       %s, of which nobody knows whether the credit was taken: look at them in the control room, First charges", counted(o.UnclearCharges, "first charge"))
+	}
 	if !o.Sweeping {
 		p.linef("No process with the role sweep is running: nothing is swept. Start serversync serve with that role.")
 	}

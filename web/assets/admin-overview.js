@@ -71,6 +71,7 @@ function alarms(o) {
 	if (o.lagSeconds > 60) add('bad', `${plural(o.lag, 'event')} wait, the oldest for ${lasting(o.lagSeconds)}.`, 'Look whether a process with the role “reconcile” is running and reaches the database; check the set-up below.');
 	if (o.lag === null || o.deadLetters === null) add('warn', 'Nobody can say how many events wait.', 'The broker does not answer this page; check the set-up below.');
 	if (o.deadLetters > 0) add('bad', `${plural(o.deadLetters, 'event')} could not be reconciled.`, 'Mend what the reasons say, then requeue them.', link('Look at them', 'dead-letters'));
+	if (o.unclearCharges > 0) add('bad', `Of ${plural(o.unclearCharges, 'first charge')} nobody knows whether the credit was taken.`, 'Look in VirtFusion, and say what became of each. Nothing is taken again meanwhile.', link('Look at them', 'charges'));
 	for (const r of o.revenue.leakingMonthly.reasons) {
 		if (r.servers === 0) continue;
 		if (r.reason === 'unpriced') add('warn', `${plural(r.servers, 'server runs', 'servers run')} without a price.`, 'Give their packages a price in SkyPANEL, or bill them as another package.', link('Package by package', 'attention'));

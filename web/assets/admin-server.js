@@ -1,9 +1,9 @@
 // One server's story.
-import { get } from './api.js';
+import { get, post } from './api.js';
 import { h, soon } from './dom.js';
 import { ago, money, number, plural, sentence, when } from './format.js';
 import { stateOf, statuses } from './words.js';
-import { area, billing, figures, link, pages, section, statusBadge, table, userLink } from './admin-parts.js';
+import { area, billing, button, figures, link, pages, section, statusBadge, table, to, userLink } from './admin-parts.js';
 import { bulk } from './admin-bulk.js';
 
 const wishes = { billing_on: 'Bill it', billing_off: 'Do not bill it', package: 'Bill it as package', ignore: 'Leave it alone', undone: 'Its record was undone; make no new one' };
@@ -104,6 +104,11 @@ export function server(page) {
 	});
 	let virtfusionId = /^\d+$/.test(id) ? Number(id) : null; // a UUID's is known when it has been read
 	const action = bulk({ choose: () => (virtfusionId === null ? null : { ids: [virtfusionId] }), done: () => history.renew(), signal: page.signal });
+	const place = h('div');
+	const undo = h('div', {}, place, h('p', {}, button('Preview undo of its last change', place, async () => {
+		const shown = await post(`api/admin/servers/${virtfusionId}/undo`, { dryRun: true });
+		location.hash = to(`runs/${shown.id}`);
+	}, '', () => virtfusionId !== null), ' ', h('span', { class: 'small soft' }, 'Shows what taking back the last change of its billing would do. Changes nothing.')));
 	function show({ server: s, overrides, billingRows }) {
 		virtfusionId = s.id;
 		page.title(s.name || `Server ${s.id}`);
@@ -115,6 +120,6 @@ export function server(page) {
 	page.hear = (m) => { if (m.type === 'server' && m.server.id === virtfusionId) soonAgain(); };
 	page.refresh = history.renew;
 	page.aside.append(h('span', { class: 'soft' }, `Server ${id}`), link('All servers', 'servers'));
-	page.root.append(section('As it stands', header.element), wished.element, rows.element, section('Do something', action.element), section('History', history.outside));
+	page.root.append(section('As it stands', header.element), wished.element, rows.element, section('Do something', action.element, undo), section('History', history.outside));
 	history.load();
 }

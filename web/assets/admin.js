@@ -121,6 +121,7 @@ async function stand() {
 	count('attention', c.conflict + c.unlinked + off, 'servers');
 	count('runs', standing.waiting.length, 'wait for approval');
 	count('letters', standing.deadLetters, 'events');
+	count('charges', standing.unclearCharges, 'unclear');
 	page?.stands?.(standing);
 }
 
