@@ -116,7 +116,7 @@ func (a *API) revenueChart(ctx context.Context, days []time.Time) (*chart, error
 	}
 	return &chart{
 		title: "Revenue recorded, by day of recording", unit: "dollars a month", labels: dayLabels(days),
-		names: []string{"by the rows' prices", "as charged, in whole tokens"}, series: [][]float64{list, effective}, bars: true, empty: len(found) == 0,
+		names: []string{"by list price", "as charged"}, series: [][]float64{list, effective}, bars: true, empty: len(found) == 0,
 	}, nil
 }
 
@@ -206,7 +206,7 @@ func (c *chart) svg() ([]byte, error) {
 		count = longLabels
 	}
 	times := charts.CategoryAxisOption{Labels: c.labels, LabelCount: min(count, len(c.labels)), Title: "UTC", LabelFontStyle: small, TitleFontStyle: small}
-	values := []charts.ValueAxisOption{{Title: c.unit, Min: new(0.0), LabelCount: 5, LabelFontStyle: small, TitleFontStyle: small}}
+	values := []charts.ValueAxisOption{{Title: c.unit, Min: new(0.0), Unit: 1, PreferNiceIntervals: new(true), LabelFontStyle: small, TitleFontStyle: small}}
 	format := func(v float64) string { return strconv.FormatFloat(v, 'f', -1, 64) }
 	var err error
 	if c.bars {
