@@ -267,10 +267,11 @@ func TestAudit(t *testing.T) {
 				server(3, "native", "on", ""), row(3, 3, "last_billed_at = '2036-03-10T13:15'"), server(4, "native", "on", ""), row(4, 4, "last_billed_at = NULL, server_created_at = '2026-03-10T19:00'"),
 				server(5, "native", "on", ""), row(5, 5, "monthly_price = -11"), server(6, "native", "on", ""), row(6, 6, "last_billed_at = '2026-03-10T15:15'"),
 				server(7, "external", "off", "operator"), row(7, 7, "billing_enabled = false, monthly_price = -11, last_billed_at = '2036-03-10T13:15'"),
+				server(8, "native", "on", ""), row(8, 8, "monthly_price = 3, package_id = 6, last_billed_at = '2036-03-10T13:15'"), // costs nothing
 			},
 			want:      "3 7 [3] 14.60\n4 7 [4] 14.60\n5 7 [5] <nil>",
 			evidence:  "row 3 is on and paid until 2036-03-10 13:15 UTC: SkyPANEL's job charges nothing of $14.60 a month before",
-			otherwise: []db.AuditRule{db.AuditPriceDrifted},
+			otherwise: []db.AuditRule{db.AuditPriceDrifted, db.AuditCostsNothing},
 		},
 		"costs nothing": {
 			rule: db.AuditCostsNothing, given: []func(*testing.T, *bun.DB){server(3, "native", "on", ""), row(3, 3, "monthly_price = 3, package_id = 6"), server(4, "native", "on", ""), row(4, 4, "monthly_price = 0, package_id = 99")},
