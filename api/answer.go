@@ -76,13 +76,13 @@ func readUserID(value, code string) (int64, error) {
 	return id, nil
 }
 
-// dryRunParam reads the parameter dryRun; missing or empty is false.
+// dryRunParam reads the parameter dryRun; missing is false. Empty is refused:
+// whoever names it wants to look first.
 func dryRunParam(c echo.Context) (bool, error) {
-	value := c.QueryParam("dryRun")
-	if value == "" {
+	if !c.QueryParams().Has("dryRun") {
 		return false, nil
 	}
-	flag, err := strconv.ParseBool(value)
+	flag, err := strconv.ParseBool(c.QueryParam("dryRun"))
 	if err != nil {
 		return false, badRequest("bad_dry_run", "dryRun must be true or false")
 	}

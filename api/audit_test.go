@@ -72,7 +72,7 @@ func TestTheWatchdog(t *testing.T) {
 	}
 
 	// A look that fails is made again at once.
-	exec(`ALTER TABLE serversync.findings RENAME TO away; UPDATE virtfusion_hourly_billing SET last_billed_at = now()`)
+	exec(`ALTER TABLE serversync.findings RENAME TO away; UPDATE virtfusion_hourly_billing SET last_billed_at = '2026-01-31T12:30'`)
 	now = now.Add(time.Hour)
 	if err := a.auditDue(t.Context()); err == nil {
 		t.Error("a look that failed is told as one that did not")

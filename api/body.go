@@ -19,8 +19,9 @@ import (
 const maxBody = 1 << 20
 
 // readBody reads a request's body, a JSON object, into fields: where the value
-// of each goes, by its name. What is missing or null stays as it was; no body at
-// all is an empty object. Fields of other names are refused.
+// of each goes, by its name. What is missing or null stays as it was, but that
+// null is refused where true or false is wanted: who names dryRun means to look
+// first. No body at all is an empty object. Fields of other names are refused.
 func readBody(c echo.Context, fields map[string]any) error {
 	raw, err := io.ReadAll(http.MaxBytesReader(c.Response(), c.Request().Body, maxBody))
 	if _, large := errors.AsType[*http.MaxBytesError](err); large {
@@ -41,7 +42,8 @@ func readBody(c echo.Context, fields map[string]any) error {
 		if !known {
 			return badRequest("unknown_field", fmt.Sprintf("the body has a field %q that nothing is known of; there are %s", name, strings.Join(slices.Sorted(maps.Keys(fields)), ", ")))
 		}
-		if err := json.Unmarshal(object[name], target); err != nil {
+		_, flag := target.(*bool)
+		if err := json.Unmarshal(object[name], target); err != nil || flag && string(object[name]) == "null" {
 			return badRequest("bad_"+snake(name), fmt.Sprintf("%s has a value of another type than it takes", name))
 		}
 	}

@@ -157,6 +157,7 @@ func TestBulkRefusesWhatItDoesNotUnderstand(t *testing.T) {
 		{`{"ids": [7], "action": "ignore", "reason": "a\u0000b"}`, "400 bad_reason"},
 		{`{"ids": [7], "action": "ignore", "reason": "` + strings.Repeat("ä", 1001) + `"}`, "400 bad_reason"},
 		{`{"ids": [7], "action": "ignore", "dryRun": 1}`, "400 bad_dry_run"},
+		{`{"ids": [7], "action": "ignore", "dryRun": null}`, "400 bad_dry_run"}, // a script whose variable is empty
 		{`{"ids": [7], "action": "ignore", "userId": 1}`, "400 unknown_field"},
 		{`{"ids": [7]`, "400 invalid_json"},
 		{`"` + strings.Repeat("7", 1<<20) + `"`, "413 too_large"},

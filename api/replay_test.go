@@ -68,10 +68,10 @@ func TestReplayIsARun(t *testing.T) {
 	t.Parallel()
 	s := setup(t)
 	for body, want := range map[string]db.ReplayPart{
-		"":   {},
-		"{}": {},
-		`{"since": null, "until": "", "dryRun": null}`:                               {},
-		`{"since": "720h"}`:                                                          {Since: new(noon().Add(-720 * time.Hour))},
+		"":                             {},
+		"{}":                           {},
+		`{"since": null, "until": ""}`: {},
+		`{"since": "720h"}`:            {Since: new(noon().Add(-720 * time.Hour))},
 		`{"since": "2026-02-01T13:00:00+01:00", "until": "1h30m"}`:                   {Since: new(time.Date(2026, 2, 1, 12, 0, 0, 0, time.UTC)), Until: new(noon().Add(-90 * time.Minute))},
 		`{"since": "48h", "until": "2026-03-01T11:59:59.5Z", "dryRun": true}` + "\n": {Since: new(noon().Add(-48 * time.Hour)), Until: new(noon().Add(-500 * time.Millisecond))},
 	} {
@@ -109,6 +109,7 @@ func TestReplayRefusesWhatItDoesNotUnderstand(t *testing.T) {
 		{"41", `{"until": "tomorrow"}`, "400 bad_until"},
 		{"41", `{"since": "1h", "until": "2h"}`, "400 bad_until"},
 		{"41", `{"dryRun": "yes"}`, "400 bad_dry_run"},
+		{"41", `{"dryRun": null}`, "400 bad_dry_run"},
 		{"41", `{"since": "` + strings.Repeat(" ", 1<<20) + `"}`, "413 too_large"},
 	} {
 		a := s.put(t, "/api/admin/users/"+test.user+"/servers/replay", test.body)

@@ -175,6 +175,8 @@ func TestRunsRefuse(t *testing.T) {
 		"POST /api/admin/runs/nothing/approve":                      "404 run_not_found",
 		"POST /api/admin/runs/a%0d%0aX-Evil:%201/approve":           "404 run_not_found",
 		"POST /api/admin/servers/sync?dryRun=perhaps":               "400 bad_dry_run",
+		"POST /api/admin/servers/sync?dryRun=":                      "400 bad_dry_run", // a script whose variable is empty
+		"POST /api/admin/servers/sync?dryRun":                       "400 bad_dry_run",
 		"POST /api/admin/users/0/servers/sync":                      "400 bad_user_id",
 		"POST /api/admin/users/x/servers/sync":                      "400 bad_user_id",
 		"POST /api/admin/users/+7/servers/sync":                     "400 bad_user_id",

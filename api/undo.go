@@ -45,6 +45,8 @@ func (a *API) undoRun(c echo.Context) error {
 		return refuse(http.StatusConflict, "nothing_to_undo", "this was a dry run: it changed nothing")
 	case run.State == db.RunRunning:
 		return refuse(http.StatusConflict, "run_not_ended", "the run is at work: undo it when it has ended")
+	case run.State == db.RunNeedsApproval:
+		return refuse(http.StatusConflict, "nothing_to_undo", "the run waits for approval and has billed nobody: not approved, it does nothing; for servers that are never to be billed there is the bulk action ignore")
 	}
 	return a.undo(c, db.UndoOrder{RunID: id})
 }

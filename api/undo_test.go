@@ -13,7 +13,7 @@ func TestUndoTellsWhatIsLeft(t *testing.T) {
 	t.Parallel()
 	s := setup(t)
 	s.exec(t, `
-		INSERT INTO serversync.runs (id, kind, state, started_at, beat_at) VALUES ('done', 'sweep', 'succeeded', now(), now()), ('works', 'sync', 'running', now(), now());
+		INSERT INTO serversync.runs (id, kind, state, started_at, beat_at) VALUES ('done', 'sweep', 'succeeded', now(), now()), ('works', 'sync', 'running', now(), now()), ('waits', 'sweep', 'needs_approval', now(), now());
 		INSERT INTO serversync.runs (id, kind, state, dry_run, started_at, beat_at) VALUES ('dry', 'sweep', 'succeeded', true, now(), now());
 		INSERT INTO serversync.history (at, virtfusion_id, kind, reason, run_id) VALUES ('2026-02-01T12:00:00.123456Z', 7, 'billing_changed', '', 'done'), (now(), 8, 'observed', '', 'done')`)
 	var started *db.Run
@@ -41,7 +41,7 @@ func TestUndoTellsWhatIsLeft(t *testing.T) {
 		t.Errorf("%+v", run.Undoes)
 	}
 	for path, want := range map[string]string{
-		"runs/dry/undo": "409 nothing_to_undo", "runs/works/undo": "409 run_not_ended", "runs/none/undo": "404 run_not_found",
+		"runs/dry/undo": "409 nothing_to_undo", "runs/works/undo": "409 run_not_ended", "runs/waits/undo": "409 nothing_to_undo", "runs/none/undo": "404 run_not_found",
 		"servers/8/undo": "404 nothing_to_undo", "servers/x/undo": "400 bad_server_id", "runs/done/undo?dry=1": "400 unknown_parameter",
 	} {
 		a := s.admin(t, http.MethodPost, "/api/admin/"+path)

@@ -67,7 +67,8 @@ type AuditQuery struct {
 	// stays found while it is so. Zero: Since.
 	SuspectsSince time.Time
 	// BackBillHours is the most hours that SkyPANEL's next job may charge a row
-	// at once. A job that runs each minute charges one.
+	// at once, and for which a row may be paid ahead. A job that runs each minute
+	// charges one.
 	BackBillHours int64
 	Limit         int // findings of each rule that are read; the counts are of all
 	// RuleTimeout is how long a rule may take, in whole milliseconds; one that

@@ -129,7 +129,7 @@ func TestAudit(t *testing.T) {
 		},
 		"charged by a row of the same UUID": {
 			rule: db.AuditChargedTwice, given: []func(*testing.T, *bun.DB){
-				server(3, "native", "on", ""), row(3, 3, "server_uuid = 'UUID-1', billing_enabled = false"), charge(3, "2026-03-10 12:15", "completed"), charge(3, "2026-03-10 13:15", "completed"),
+				server(3, "external", "off", "operator"), row(3, 3, "server_uuid = 'UUID-1', billing_enabled = false"), charge(3, "2026-03-10 12:15", "completed"), charge(3, "2026-03-10 13:15", "completed"),
 				row(4, 4, "server_uuid = 'DELETED_SERVER', billing_enabled = false"), charge(4, "2026-03-10 12:15", "completed"), row(5, 5, "server_uuid = 'DELETED_SERVER', billing_enabled = false"), charge(5, "2026-03-10 12:15", "completed"),
 			},
 			want: "3 7 [3] 0.02", evidence: "charged already: ",
@@ -170,7 +170,7 @@ func TestAudit(t *testing.T) {
 		"back-billing": {
 			rule: db.AuditBackBill, given: []func(*testing.T, *bun.DB){
 				server(3, "native", "on", ""), row(3, 3, "last_billed_at = '2026-03-10T05:30'"), server(4, "native", "on", ""), row(4, 4, "last_billed_at = NULL"),
-				server(5, "native", "on", ""), row(5, 5, "last_billed_at = '2026-03-10T06:30:01'"), server(6, "native", "on", ""), row(6, 6, "last_billed_at = NULL, billing_enabled = false"),
+				server(5, "native", "on", ""), row(5, 5, "last_billed_at = '2026-03-10T06:30:01'"), server(6, "external", "off", "operator"), row(6, 6, "last_billed_at = NULL, billing_enabled = false"),
 			},
 			want: "3 7 [3] 0.16\n4 7 [4] 4.36", evidence: "SkyPANEL's next job charges row 3 8 hours at once, $0.16: it is billed until 2026-03-10 05:30 UTC",
 		},
@@ -194,6 +194,12 @@ func TestAudit(t *testing.T) {
 				do(`INSERT INTO serversync.runs (id, kind, state, started_at, ended_at, beat_at) VALUES ('f1', 'sweep', 'failed', '2026-03-10T12:20Z', '2026-03-10T12:21Z', '2026-03-10T12:21Z')`),
 			},
 			want: "3 7 [3] 14.60", evidence: "$14.60 a month are not billed. VirtFusion was out of reach at that time: a sweep begun on 2026-03-10 12:20 UTC",
+		},
+		"switched off, and not decided yet": {
+			rule: db.AuditSwitchedOff, given: []func(*testing.T, *bun.DB){
+				server(3, "native", "on", ""), row(3, 3, "billing_enabled = NULL"), server(4, "conflict", "on", ""), row(4, 4, "billing_enabled = false"),
+			},
+			want: "3 7 [3] 14.60", evidence: "SkyPANEL switched row 3 off",
 		},
 		"sold without a row": {
 			rule: db.AuditSoldWithout, given: []func(*testing.T, *bun.DB){server(3, "native", "off", "disabled_by_skypanel"), do(`UPDATE serversync.servers SET billing_id = NULL, note = 'as its note says' WHERE virtfusion_id = 3`)},
@@ -255,6 +261,17 @@ func TestAudit(t *testing.T) {
 			},
 			want:     "3 7 [3] <nil>\n4 7 [4] <nil>\n5 7 [5] <nil>\n6 7 [6] <nil>\n7 7 [7] <nil>",
 			evidence: "row 3 cannot be reckoned with: monthly_price 11.0000, last_billed_at infinity",
+		},
+		"less than nothing, and paid far ahead": {
+			rule: db.AuditOdd, given: []func(*testing.T, *bun.DB){
+				server(3, "native", "on", ""), row(3, 3, "last_billed_at = '2036-03-10T13:15'"), server(4, "native", "on", ""), row(4, 4, "last_billed_at = NULL, server_created_at = '2026-03-10T19:00'"),
+				server(5, "native", "on", ""), row(5, 5, "monthly_price = -11"), server(6, "native", "on", ""), row(6, 6, "last_billed_at = '2026-03-10T15:15'"),
+				server(7, "external", "off", "operator"), row(7, 7, "billing_enabled = false, monthly_price = -11, last_billed_at = '2036-03-10T13:15'"),
+				server(8, "native", "on", ""), row(8, 8, "monthly_price = 3, package_id = 6, last_billed_at = '2036-03-10T13:15'"), // costs nothing
+			},
+			want:      "3 7 [3] 14.60\n4 7 [4] 14.60\n5 7 [5] <nil>",
+			evidence:  "row 3 is on and paid until 2036-03-10 13:15 UTC: SkyPANEL's job charges nothing of $14.60 a month before",
+			otherwise: []db.AuditRule{db.AuditPriceDrifted, db.AuditCostsNothing},
 		},
 		"costs nothing": {
 			rule: db.AuditCostsNothing, given: []func(*testing.T, *bun.DB){server(3, "native", "on", ""), row(3, 3, "monthly_price = 3, package_id = 6"), server(4, "native", "on", ""), row(4, 4, "monthly_price = 0, package_id = 99")},

@@ -24,7 +24,7 @@ const (
 	AuditNoPayer       AuditRule = "inactive_owner"       // a row is on whose customer is switched off, or missing
 	AuditChargesFail   AuditRule = "charges_failing"      // charges of a row fail again and again
 	AuditJobOff        AuditRule = "billing_job_off"      // SkyPANEL's billing job is switched off
-	AuditOdd           AuditRule = "odd_values"           // a row or a charge with which nothing can be reckoned
+	AuditOdd           AuditRule = "odd_values"           // a row or a charge whose values cannot be right
 	AuditCostsNothing  AuditRule = "rounds_to_nothing"    // a row's price is less than half a token an hour
 	AuditPriceDrifted  AuditRule = "price_drift"          // a row's price is not its package's of today
 	AuditHoursDrifted  AuditRule = "hours_drift"          // a row's hours in a month are not SkyPANEL's of today
@@ -225,7 +225,8 @@ var auditRules = []auditRule{
 	},
 	{
 		AuditSwitchedOff, AuditWarning, `
-		-- SkyPANEL's job reads every failure of VirtFusion's API as "not the owner".
+		-- SkyPANEL's job reads every failure of VirtFusion's API as "not the owner". A
+		-- row of a server that is billed by what we know was switched off just now.
 		WITH blind AS MATERIALIZED ( -- sweeps that could not see everything
 			SELECT started_at AT TIME ZONE 'UTC' AS began, coalesce(ended_at, beat_at) AT TIME ZONE 'UTC' AS ended
 			FROM serversync.runs WHERE kind = 'sweep' AND state IN ('failed', 'incomplete') AND NOT dry_run)
@@ -238,8 +239,8 @@ var auditRules = []auditRule{
 		CROSS JOIN LATERAL (
 			SELECT min(began) AS began FROM blind
 			WHERE began < b.updated_at + interval '15 minutes' AND ended > b.updated_at - interval '15 minutes') r
-		WHERE NOT b.billing_enabled AND s.billing_id = b.id AND s.user_id = b.user_id
-			AND s.status IN ('external', 'native') AND s.billing = 'off' AND s.billing_reason = 'disabled_by_skypanel'`,
+		WHERE b.billing_enabled IS NOT TRUE AND s.billing_id = b.id AND s.user_id = b.user_id
+			AND s.status IN ('external', 'native') AND (s.billing = 'on' OR s.billing_reason = 'disabled_by_skypanel')`,
 		"have it billed again from now on: in the control room, or with the bulk action billing-on for server %[1]d. Do not switch the row on by hand: SkyPANEL would charge the whole gap",
 	},
 	{
@@ -321,7 +322,18 @@ var auditRules = []auditRule{
 		SELECT b.virtfusion_server_id, b.user_id, ARRAY[b.id], NULL::numeric,
 			format('%s charges of row %s cannot be reckoned with: their amount is no number. The first is %s', count(*), b.id, min(t.id))
 		FROM public.virtfusion_hourly_transactions t JOIN public.virtfusion_hourly_billing b ON b.id = t.billing_id
-		WHERE t.amount_charged = 'NaN' AND t.created_at >= (SELECT since FROM given) GROUP BY b.id, b.virtfusion_server_id, b.user_id`,
+		WHERE t.amount_charged = 'NaN' AND t.created_at >= (SELECT since FROM given) GROUP BY b.id, b.virtfusion_server_id, b.user_id
+		UNION ALL
+		SELECT b.virtfusion_server_id, b.user_id, ARRAY[b.id], NULL::numeric,
+			format('row %s is on at %s a month, which is less than nothing', b.id, b.monthly_price)
+		FROM priced b WHERE b.billing_enabled AND b.monthly_price < 0
+		UNION ALL
+		-- No hour is charged so long before it begins: a first hour, or one that another owner has paid, ends within two.
+		SELECT b.virtfusion_server_id, b.user_id, ARRAY[b.id], b.tokens * b.hours / 100,
+			format('row %s is on and paid until %s: SkyPANEL''s job charges nothing of $%s a month before', b.id, to_char(due, ` + momentInWords + `),
+				to_char(b.tokens * b.hours / 100, ` + dollarsInWords + `))
+		FROM given, priced b CROSS JOIN LATERAL (SELECT coalesce(b.last_billed_at, b.server_created_at + interval '1 hour') AS due) d
+		WHERE b.billing_enabled AND b.tokens > 0 AND due > given.now + given.back_bill_hours * interval '1 hour'`,
 		"put the right value into SkyPANEL's table; `serversync explain %[1]d` shows what is known of the server. Where last_billed_at is unknown, now bills it from then on",
 	},
 	{

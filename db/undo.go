@@ -66,8 +66,8 @@ func StageUndo(ctx context.Context, idb bun.IDB, runID string, order UndoOrder) 
 		WHERE EXISTS (
 			SELECT FROM serversync.history h
 			WHERE h.virtfusion_id = k.id AND h.kind IN `+undoable+` AND CASE WHEN $3 <> '' THEN h.run_id = $3 ELSE h.at = $5::timestamptz END)
-			OR EXISTS ( -- its row is yet to come
-				SELECT FROM serversync.servers s WHERE s.virtfusion_id = k.id AND s.status = 'settling' AND s.run_id = $3 AND $3 <> '')
+			OR EXISTS ( -- its row is yet to come, and no person's approval before it
+				SELECT FROM serversync.servers s WHERE s.virtfusion_id = k.id AND s.status = 'settling' AND s.awaiting_run = '' AND s.run_id = $3 AND $3 <> '')
 		ON CONFLICT DO NOTHING`, runID, FoundUndo, order.RunID, order.ServerID, order.At)
 	return wrap(err, "list the servers that "+order.Words()+" changed")
 }

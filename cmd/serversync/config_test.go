@@ -206,6 +206,12 @@ func TestExitCodes(t *testing.T) {
 		{"explain 14 --listen-addr=127.0.0.1:1", exitFailed, "no service answers at http://127.0.0.1:1 "},
 		{"cleanup --url=http://127.0.0.1:1", exitFailed, "SERVERSYNC_URL"},
 		{"cleanup now", exitUsage, "now"},
+		{"sweep --user=", exitUsage, "--user"}, // a script whose variable is empty means no sweep of all
+		{"sweep --approve=", exitUsage, "--approve"},
+		{"sweep --watch=", exitUsage, "--watch"},
+		{"sweep --approve=r --preview=", exitUsage, "--preview"},
+		{"undo r --server=", exitUsage, "--server"},
+		{"replay --user=", exitUsage, "--user"},
 		{"cleanup --dry-run=perhaps", exitUsage, "--help"},
 		{"simulate --listen-addr=x", exitUsage, "--listen-addr"},
 	} {
@@ -215,6 +221,20 @@ func TestExitCodes(t *testing.T) {
 			code := run(t.Context(), append([]string{"serversync"}, strings.Fields(test.args)...), &out, &out)
 			if code != test.code || !strings.Contains(out.String(), test.says) {
 				t.Errorf("exit %d, want %d; it must say %q:\n%s", code, test.code, test.says, out.String())
+			}
+		})
+	}
+}
+
+// TestAFlagsVariableThatCannotBeRead is not parallel: it sets the environment.
+func TestAFlagsVariableThatCannotBeRead(t *testing.T) {
+	for _, test := range []struct{ variable, args string }{{"SWEEP_DRY_RUN", "sweep --url=http://127.0.0.1:1"}, {"UNDO_DRY_RUN", "undo r --url=http://127.0.0.1:1"}, {"SIMULATE_RATE", "simulate"}} {
+		t.Run(test.variable, func(t *testing.T) {
+			t.Setenv(test.variable, "perhaps")
+			var out bytes.Buffer
+			code := run(t.Context(), append([]string{"serversync"}, strings.Fields(test.args)...), &out, &out)
+			if code != exitUsage || !strings.Contains(out.String(), test.variable) {
+				t.Errorf("exit %d, want %d: %s", code, exitUsage, out.String())
 			}
 		})
 	}

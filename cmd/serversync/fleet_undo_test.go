@@ -59,3 +59,26 @@ func TestUndoOfASweep(t *testing.T) {
 	w.want("3", rows)
 	w.want("0", `SELECT count(*) FROM serversync.overrides`)
 }
+
+// TestUndoLeavesWhatWaits: what a run asks about and nobody approved was not done.
+// Undoing the run takes nothing back of it, and forbids it for no later one, also
+// where a newer run asks about it by now.
+func TestUndoLeavesWhatWaits(t *testing.T) {
+	t.Parallel()
+	w := newReplayWorld(t)
+	w.create(12, accountBeatriz, packageSmall)
+	w.work("1")
+	first := w.sweep()
+	w.wantState(&first, db.RunNeedsApproval)
+	undone := w.undo(first.ID, false)
+	w.wantState(&undone, db.RunSucceeded)
+	second := w.sweep()
+	w.wantState(&second, db.RunNeedsApproval)
+	undone = w.undo(first.ID, false)
+	w.wantState(&undone, db.RunSucceeded)
+	w.want("0", `SELECT count(*) FROM serversync.overrides`)
+	w.want("0", `SELECT count(*) FROM serversync.run_items WHERE run_id = $1`, undone.ID)
+	approved := w.approve(second.ID)
+	w.wantState(&approved, db.RunSucceeded)
+	w.want("12", `SELECT count(*) FROM virtfusion_hourly_billing WHERE billing_enabled`)
+}

@@ -36,13 +36,24 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		_, _ = fmt.Fprintf(stderr, "serversync: read the file .env: %v\nCorrect it, or remove it.\n", err)
 		return exitUsage
 	}
+	understood := false
 	cmd := root(stdout, stderr)
+	for _, sub := range cmd.Commands {
+		before := sub.Before
+		sub.Before = func(ctx context.Context, cmd *cli.Command) (context.Context, error) {
+			understood = true // its flags and their variables were read
+			if before == nil {
+				return ctx, nil
+			}
+			return before(ctx, cmd)
+		}
+	}
 	err := cmd.Run(ctx, args)
 	if err == nil {
 		return exitDone
 	}
 	_, _ = fmt.Fprintf(stderr, "serversync: %v\n", err)
-	if _, usage := errors.AsType[*usageError](err); usage {
+	if _, usage := errors.AsType[*usageError](err); usage || !understood {
 		return exitUsage
 	}
 	if _, incomplete := errors.AsType[*incompleteError](err); incomplete {
@@ -96,6 +107,17 @@ func root(stdout, stderr io.Writer) *cli.Command {
 
 func onUsageError(_ context.Context, cmd *cli.Command, err error, _ bool) error {
 	return &usageError{fmt.Errorf("%w: see %s --help", err, cmd.FullName())}
+}
+
+// refuseEmpty fails where a flag, or its variable, is given and empty. Who names a
+// customer or a run by a variable that was never set does not mean all, or a new one.
+func refuseEmpty(cmd *cli.Command, names ...string) error {
+	for _, name := range names {
+		if cmd.IsSet(name) && cmd.String(name) == "" {
+			return &usageError{fmt.Errorf("--%s is given and empty: say which, or leave it out", name)}
+		}
+	}
+	return nil
 }
 
 // refuseArguments fails on words that no command here takes, rather than

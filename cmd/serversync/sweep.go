@@ -61,6 +61,9 @@ type request struct {
 
 // sweepRequest is what the flags ask for.
 func sweepRequest(cmd *cli.Command) (request, error) {
+	if err := refuseEmpty(cmd, "user", "approve", "watch", "preview"); err != nil {
+		return request{}, err
+	}
 	user, approve, watch, dryRun := cmd.String("user"), cmd.String("approve"), cmd.String("watch"), cmd.Bool("dry-run")
 	query := url.Values{"dryRun": {strconv.FormatBool(dryRun)}}
 	switch {

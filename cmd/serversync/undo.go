@@ -49,10 +49,13 @@ func undoCommand() *cli.Command {
 
 // undoRequest is what the arguments ask for.
 func undoRequest(cmd *cli.Command) (request, error) {
+	if err := refuseEmpty(cmd, "server"); err != nil {
+		return request{}, err
+	}
 	query := url.Values{"dryRun": {strconv.FormatBool(cmd.Bool("dry-run"))}, "wait": {"0"}} // we watch the run ourselves
 	server, given := cmd.String("server"), cmd.Args()
 	switch {
-	case server == "" && given.Len() == 1:
+	case server == "" && given.Len() == 1 && given.First() != "":
 		return request{method: http.MethodPost, path: runPath(given.First()) + "/undo", query: query}, nil
 	case server == "" || given.Present():
 		return request{}, &usageError{errors.New("undo takes one RUN, or --server and VirtFusion's id: see serversync undo --help")}

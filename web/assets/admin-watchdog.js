@@ -10,7 +10,7 @@ const rules = {
 	coverage_gap: 'VirtFusion counts other servers', proof_mismatch: 'A full proof found what stays different', two_rows_enabled: 'Billed twice', period_charged_twice: 'Charged twice', gone_server_billed: 'Billed though gone', wrong_owner_billed: 'Billed to somebody else',
 	back_bill_ahead: 'Many hours are charged next', proof_overdue: 'No full proof was complete for long', owner_disputed: 'Billed to somebody else, and evidence disagrees', unknown_server: 'Billed though VirtFusion does not list it', switched_off: 'Switched off by SkyPANEL', sold_without_row: 'Sold, and no billing row',
 	no_start: 'Never billed: no start', no_price: 'Never billed: no price', inactive_owner: 'Never billed: the customer is not active', charges_failing: 'Charges fail',
-	billing_job_off: 'The billing job is off', odd_values: 'Values nobody can reckon with', rounds_to_nothing: 'Costs nothing by rounding', price_drift: 'Another price than the package has', hours_drift: 'Other hours a month than the settings say',
+	billing_job_off: 'The billing job is off', odd_values: 'Values that cannot be right', rounds_to_nothing: 'Costs nothing by rounding', price_drift: 'Another price than the package has', hours_drift: 'Other hours a month than the settings say',
 };
 const tones = { critical: 'bad', warning: 'warn', info: '' };
 const severities = { critical: 'Customers pay too much', warning: 'Revenue is lost', info: 'Good to know' };
