@@ -76,8 +76,9 @@ type ServerState struct {
 	// TransactionAge is how many transactions ago the oldest row was last frozen:
 	// at two thousand millions PostgreSQL refuses to write.
 	TransactionAge int64
-	// ReadOnly: it is a standby.
-	ReadOnly bool
+	// Standby: it follows another one, and takes no writes. ReadOnly: for whatever
+	// reason it takes none of ours.
+	Standby, ReadOnly bool
 }
 
 // ReadServerState asks PostgreSQL about itself.
@@ -98,7 +99,8 @@ func ReadServerState(ctx context.Context, idb bun.IDB) (ServerState, error) {
 	}
 	err = idb.NewRaw(`
 		SELECT clock_timestamp(), (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'),
-			(SELECT max(age(datfrozenxid)) FROM pg_database), pg_is_in_recovery()`).Scan(ctx, &s.Now, &s.Connections, &s.TransactionAge, &s.ReadOnly)
+			(SELECT max(age(datfrozenxid)) FROM pg_database), pg_is_in_recovery(),
+			current_setting('transaction_read_only')::bool`).Scan(ctx, &s.Now, &s.Connections, &s.TransactionAge, &s.Standby, &s.ReadOnly)
 	return s, wrap(err, "ask PostgreSQL about itself")
 }
 

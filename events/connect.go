@@ -41,6 +41,11 @@ func WithTLS(ca, cert, key string) DialOption {
 	}
 }
 
+// Once makes [Dial] fail when no server lets us in now: for commands that look.
+func Once() DialOption {
+	return func(opts *[]nats.Option) { *opts = append(*opts, nats.RetryOnFailedConnect(false)) }
+}
+
 // Dial connects to an external broker, a server or a cluster (urls separated by
 // commas), and goes on trying when it is away, now or later: an error means that
 // the configuration is wrong. Credentials is the path of a NATS credentials file,

@@ -16,16 +16,15 @@ import (
 // examineDatabase looks at PostgreSQL, at what we may do there, and at what the
 // books say of our work.
 func (p *patient) examineDatabase(ctx context.Context) []finding {
-	const remedy = "check DATABASE_URL, that PostgreSQL runs, and that it accepts our role"
 	var serverVersion string
 	before := time.Now()
 	if err := p.db.NewRaw(`SHOW server_version`).Scan(ctx, &serverVersion); err != nil {
-		return []finding{ill("database", err.Error(), remedy)}
+		return []finding{ill("database", err.Error(), db.Remedy(err))}
 	}
 	findings := []finding{fine("database", "PostgreSQL "+serverVersion+" answers")}
 	state, err := db.ReadServerState(ctx, p.db)
 	if err != nil {
-		findings = append(findings, ill("database state", err.Error(), remedy))
+		findings = append(findings, ill("database state", err.Error(), db.Remedy(err)))
 	} else {
 		findings = append(findings, examineServer(&state, before, time.Now())...)
 	}
@@ -68,8 +67,12 @@ func examineServer(s *db.ServerState, before, after time.Time) []finding {
 	if len(findings) == 0 {
 		findings = append(findings, fine("database durability", "fsync, full_page_writes and synchronous_commit are on"))
 	}
-	if s.ReadOnly {
+	switch {
+	case s.Standby:
 		findings = append(findings, ill("database writes", "it is a standby and takes no writes", "let DATABASE_URL name the primary (target_session_attrs=read-write)"))
+	case s.ReadOnly:
+		findings = append(findings, ill("database writes", "it is read-only for our role (default_transaction_read_only)",
+			"find who set it, and why (a failover, a full disk): SELECT sourcefile, setting FROM pg_settings WHERE name = 'default_transaction_read_only'; then as a superuser: ALTER SYSTEM RESET default_transaction_read_only; SELECT pg_reload_conf();"))
 	}
 	most, _ := strconv.ParseInt(s.Settings["max_connections"], 10, 64)
 	reserved, _ := strconv.ParseInt(s.Settings["superuser_reserved_connections"], 10, 64)
@@ -111,7 +114,7 @@ func examineClock(check string, read, before, after time.Time) finding {
 func (p *patient) examinePrivileges(ctx context.Context) (f finding, granted bool) {
 	lacks, err := db.MissingPrivileges(ctx, p.db)
 	if err != nil {
-		return ill("privileges", err.Error(), "check the role of DATABASE_URL"), false
+		return ill("privileges", err.Error(), db.Remedy(err)), false
 	}
 	if len(lacks) == 0 {
 		return fine("privileges", "all that are needed are granted"), true
@@ -128,7 +131,7 @@ func (p *patient) examineSchema(ctx context.Context, granted bool) (f finding, w
 	report, err := db.Migrate(ctx, p.db, db.MigrateOptions{DryRun: true})
 	pg, refused := errors.AsType[*pgconn.PgError](err)
 	switch {
-	case err != nil && refused && pg.Code == "42501" || err != nil && !granted && !errors.Is(err, db.ErrNotSkyPANEL):
+	case err != nil && refused && pg.Code == "42501":
 		return ill("schema", "it cannot be looked at without the privileges that are missing: "+err.Error(), "grant the privileges above first"), false
 	case errors.Is(err, db.ErrNotSkyPANEL):
 		return ill("schema", err.Error(), "DATABASE_URL must be SkyPANEL's own database"), false
