@@ -171,7 +171,7 @@ func TestAMissingTableIsWaitedFor(t *testing.T) {
 	s.run(1)
 	s.publish(s.news(1))
 	s.until("it is said what to do", func() bool {
-		return strings.Contains(s.log.String(), "is not set up for us") && strings.Contains(s.log.String(), "serversync migrate")
+		return strings.Contains(s.log.String(), "is not set up for us") && strings.Contains(s.log.String(), "with all of SkyPANEL's tables")
 	})
 	s.exec(`ALTER TABLE elsewhere RENAME TO package_pricing`)
 	s.drained(0)
