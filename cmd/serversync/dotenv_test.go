@@ -45,7 +45,7 @@ func TestDotenvKeepsSecrets(t *testing.T) {
 	for content, line := range map[string]string{
 		"A_1=x\nhunter2 hunter3\nADMIN_TOKEN=hunter2\n": "line 2",
 		"A_1=x\n\nWEBHOOK_TOKENS=\"hunter2\n":           "line 3",
-		"hunter2 hunter2": "line 1",
+		"hunter2 hunter2":                               "line 1",
 	} {
 		err := dotenv(t, content)
 		if err == nil || !strings.Contains(err.Error(), line+" ") || strings.Contains(err.Error(), "hunter") {
