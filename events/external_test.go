@@ -101,6 +101,23 @@ func TestAStreamThatDoesNotFitIsToldSo(t *testing.T) {
 	}
 }
 
+// A stream that is somebody else's is not taken, and it is said what to do.
+func TestAStreamOfSomebodyElsesIsToldSo(t *testing.T) {
+	t.Parallel()
+	for name, theirs := range map[string]jetstream.StreamConfig{
+		"the same name":     {Name: events.StreamName, Subjects: []string{events.SubjectAll}, Storage: jetstream.MemoryStorage},
+		"the same subjects": {Name: "THEIRS", Subjects: []string{"virtfusion.>"}},
+	} {
+		js := connect(t, external(t, t.TempDir(), 0, nil).ClientURL())
+		if _, err := js.CreateStream(t.Context(), theirs); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := events.EnsureStream(t.Context(), js, events.StreamOptions{MaxBytes: 1 << 20}); err == nil || !strings.Contains(err.Error(), "of serversync's own") {
+			t.Errorf("%s: EnsureStream = %v; it must say what to do", name, err)
+		}
+	}
+}
+
 // A server that answers and confirms nothing is left for one that does.
 func TestAUselessServerIsLeft(t *testing.T) {
 	t.Parallel()

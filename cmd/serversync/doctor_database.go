@@ -29,7 +29,7 @@ func (p *patient) examineDatabase(ctx context.Context) []finding {
 		findings = append(findings, examineServer(&state, before, time.Now())...)
 	}
 	privileges, granted := p.examinePrivileges(ctx)
-	schema, whole := p.examineSchema(ctx, granted)
+	schema, whole := p.examineSchema(ctx)
 	findings = append(findings, privileges, schema)
 	if !granted || !whole {
 		return findings // the rest could not be read
@@ -127,7 +127,7 @@ func (p *patient) examinePrivileges(ctx context.Context) (f finding, granted boo
 }
 
 // examineSchema looks what migrations there are to do.
-func (p *patient) examineSchema(ctx context.Context, granted bool) (f finding, whole bool) {
+func (p *patient) examineSchema(ctx context.Context) (f finding, whole bool) {
 	report, err := db.Migrate(ctx, p.db, db.MigrateOptions{DryRun: true})
 	pg, refused := errors.AsType[*pgconn.PgError](err)
 	switch {

@@ -17,7 +17,6 @@ func dotenv(t *testing.T, content string) error {
 	return loadDotenv(path)
 }
 
-//nolint:paralleltest // the environment is the process's
 func TestDotenvIsRead(t *testing.T) {
 	for _, name := range []string{"DOTENV_A", "DOTENV_B", "DOTENV_C", "DOTENV_D"} {
 		t.Setenv(name, "") // taken back at the end
