@@ -28,6 +28,9 @@ func (p *patient) examineDatabase(ctx context.Context) []finding {
 	} else {
 		findings = append(findings, examineServer(&state, before, time.Now())...)
 	}
+	if f := p.examineColumns(ctx); !f.OK {
+		findings = append(findings, f)
+	}
 	privileges, granted := p.examinePrivileges(ctx)
 	schema, whole := p.examineSchema(ctx)
 	findings = append(findings, privileges, schema)
@@ -124,6 +127,21 @@ func (p *patient) examinePrivileges(ctx context.Context) (f finding, granted boo
 		what, statements = append(what, l.What), append(statements, l.Statement)
 	}
 	return ill("privileges", "not granted: "+strings.Join(what, "; "), "as the tables' owner: "+strings.Join(statements, " ")+" -- deploy/grants.sql has all, with reasons"), false
+}
+
+// examineColumns looks whether SkyPANEL's tables are those that we know. It needs
+// no privilege.
+func (p *patient) examineColumns(ctx context.Context) finding {
+	const check = "SkyPANEL's tables"
+	strange, err := db.StrangeColumns(ctx, p.db)
+	switch {
+	case err != nil:
+		return ill(check, err.Error(), db.Remedy(err))
+	case len(strange) > 0:
+		return ill(check, "not as serversync knows them, and nothing gets into the books: "+strings.Join(strange, ", "),
+			"find out what changed them (SkyPANEL's schema tool, an upgrade of SkyPANEL, a hand), and change them back, or install the version of serversync for this SkyPANEL")
+	}
+	return fine(check, "as they are known")
 }
 
 // examineSchema looks what migrations there are to do.

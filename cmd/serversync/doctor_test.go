@@ -287,6 +287,9 @@ func TestDoctorBlamesWhatIsToBlame(t *testing.T) {
 	}
 
 	database := openDSN(t, dsn)
+	execIn(t, database, `ALTER TABLE users ALTER COLUMN virtfusion_id TYPE text; ALTER TABLE package_pricing RENAME COLUMN price TO cents`)
+	found = askTheDoctor(t, "--database-url", dsn, "--nats-url", pagesBroker(t))
+	want(t, found, "SkyPANEL's tables", api.SeverityError, "package_pricing.price is missing, users.virtfusion_id is text")
 	execIn(t, database, `DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_read_only = on', current_database()); END $$`)
 	found = askTheDoctor(t, "--database-url", dsn, "--nats-url", pagesBroker(t))
 	want(t, found, "database writes", api.SeverityError, "default_transaction_read_only")

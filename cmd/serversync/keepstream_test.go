@@ -17,8 +17,10 @@ import (
 func TestALostStreamIsMadeAgain(t *testing.T) {
 	t.Parallel()
 	for name, lose := range map[string]func(jetstream.JetStream) error{
-		"stream":   func(js jetstream.JetStream) error { return js.DeleteStream(t.Context(), events.StreamName) },
-		"consumer": func(js jetstream.JetStream) error { return js.DeleteConsumer(t.Context(), events.StreamName, events.ConsumerName) },
+		"stream": func(js jetstream.JetStream) error { return js.DeleteStream(t.Context(), events.StreamName) },
+		"consumer": func(js jetstream.JetStream) error {
+			return js.DeleteConsumer(t.Context(), events.StreamName, events.ConsumerName)
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

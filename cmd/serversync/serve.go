@@ -244,7 +244,7 @@ func (s *service) checks() []httpserver.Check {
 				}
 				select {
 				case <-s.migrated:
-					return nil
+					return s.books.unfit()
 				default:
 					return errors.New("its schema is not up to date yet")
 				}
