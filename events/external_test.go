@@ -271,7 +271,9 @@ func TestABrokerThatRefusesUsIsTriedAgain(t *testing.T) {
 	t.Parallel()
 	var refusals atomic.Int64
 	knows := func(password string) func(*server.Options) {
-		return func(o *server.Options) { o.CustomClientAuthentication = &guard{password: password, refusals: &refusals} }
+		return func(o *server.Options) {
+			o.CustomClientAuthentication = &guard{password: password, refusals: &refusals}
+		}
 	}
 	dir, place := t.TempDir(), freeAddress(t)
 	_, text, err := net.SplitHostPort(place)
