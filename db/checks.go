@@ -65,6 +65,34 @@ func MissingPrivileges(ctx context.Context, idb bun.IDB) ([]Lack, error) {
 	return lacks, nil
 }
 
+// StrangeColumns names columns of SkyPANEL's that our statements use and that are
+// missing, or of another kind of type than in the released schema: numbers (N),
+// text (S; an enumeration, E, will do), truth values (B), times (D).
+func StrangeColumns(ctx context.Context, idb bun.IDB) ([]string, error) {
+	strange, err := queryAll(ctx, idb, func(rows *sql.Rows) (what string, err error) {
+		err = rows.Scan(&what)
+		return what, err
+	}, `
+		WITH needed (name, kind, columns) AS (VALUES
+			('users', 'N', ARRAY['id', 'virtfusion_id']), ('users', 'S', ARRAY['email', 'role']), ('users', 'B', ARRAY['is_active']),
+			('package_pricing', 'N', ARRAY['virtfusion_package_id', 'price']), ('package_pricing', 'B', ARRAY['enabled']),
+			('settings', 'S', ARRAY['key', 'value']), ('virtfusion_cron_settings', 'B', ARRAY['enabled', 'hourly_billing_enabled']),
+			('virtfusion_hourly_billing', 'N', ARRAY['id', 'user_id', 'server_id', 'virtfusion_server_id', 'package_id', 'monthly_price', 'hourly_rate', 'hours_in_month']),
+			('virtfusion_hourly_billing', 'S', ARRAY['server_uuid']), ('virtfusion_hourly_billing', 'B', ARRAY['billing_enabled']),
+			('virtfusion_hourly_billing', 'D', ARRAY['last_billed_at', 'server_created_at', 'created_at']),
+			('virtfusion_hourly_transactions', 'N', ARRAY['id', 'billing_id', 'user_id', 'server_id', 'amount_charged']),
+			('virtfusion_hourly_transactions', 'S', ARRAY['status']), ('virtfusion_hourly_transactions', 'D', ARRAY['created_at'])),
+		wanted AS (SELECT n.name, n.kind, c.name AS col, to_regclass('public.' || n.name) AS oid FROM needed n CROSS JOIN unnest(n.columns) AS c (name))
+		SELECT format('%s.%s is missing', w.name, w.col) FROM wanted w
+			WHERE w.oid IS NOT NULL AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = w.oid AND a.attname = w.col AND NOT a.attisdropped)
+		UNION ALL
+		SELECT format('%s.%s is %s', w.name, w.col, format_type(a.atttypid, a.atttypmod)) FROM wanted w
+			JOIN pg_attribute a ON a.attrelid = w.oid AND a.attname = w.col AND NOT a.attisdropped JOIN pg_type t ON t.oid = a.atttypid
+			WHERE t.typcategory::text <> w.kind AND NOT (w.kind = 'S' AND t.typcategory = 'E')
+		ORDER BY 1`)
+	return strange, wrap(err, "look at SkyPANEL's columns")
+}
+
 // ServerState is what PostgreSQL says of itself.
 type ServerState struct {
 	// Settings by name: fsync, full_page_writes, synchronous_commit,
@@ -76,8 +104,9 @@ type ServerState struct {
 	// TransactionAge is how many transactions ago the oldest row was last frozen:
 	// at two thousand millions PostgreSQL refuses to write.
 	TransactionAge int64
-	// ReadOnly: it is a standby.
-	ReadOnly bool
+	// Standby: it follows another one, and takes no writes. ReadOnly: for whatever
+	// reason it takes none of ours.
+	Standby, ReadOnly bool
 }
 
 // ReadServerState asks PostgreSQL about itself.
@@ -98,7 +127,8 @@ func ReadServerState(ctx context.Context, idb bun.IDB) (ServerState, error) {
 	}
 	err = idb.NewRaw(`
 		SELECT clock_timestamp(), (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'),
-			(SELECT max(age(datfrozenxid)) FROM pg_database), pg_is_in_recovery()`).Scan(ctx, &s.Now, &s.Connections, &s.TransactionAge, &s.ReadOnly)
+			(SELECT max(age(datfrozenxid)) FROM pg_database), pg_is_in_recovery(),
+			current_setting('transaction_read_only')::bool`).Scan(ctx, &s.Now, &s.Connections, &s.TransactionAge, &s.Standby, &s.ReadOnly)
 	return s, wrap(err, "ask PostgreSQL about itself")
 }
 

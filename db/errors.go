@@ -44,21 +44,32 @@ func ColumnMissing(err error) bool {
 	return ok && pg.Code == "42703" // undefined_column
 }
 
-// Remedy says what a person has to do about a [FaultOfSetup].
+// Remedy says what a person has to do about an error of the database.
 func Remedy(err error) string {
 	pg, ok := errors.AsType[*pgconn.PgError](err)
 	if !ok {
+		if Classify(err) == FaultPassing {
+			return "see that PostgreSQL runs, and that this machine reaches the host and port of DATABASE_URL"
+		}
 		return "run `serversync doctor`: it says what is missing"
 	}
-	switch {
-	case pg.Code == "42703", pg.Code == "42P01", pg.Code[:min(2, len(pg.Code))] == "3F": // column, table, schema
+	switch class := pg.Code[:min(2, len(pg.Code))]; {
+	case pg.Code == "42P01" && strings.Contains(pg.Message, `"public.`): // SkyPANEL's table
+		return "DATABASE_URL must be SkyPANEL's own database, with all of SkyPANEL's tables: `serversync doctor` names those that are missing"
+	case pg.Code == "42703", pg.Code == "42P01", class == "3F": // column, table, schema
 		return "as the owner of the tables, run `serversync migrate`: it adds what is missing"
 	case pg.Code == "42501": // insufficient_privilege
 		return "grant our role what it lacks: `serversync doctor` lists it"
-	case pg.Code[:min(2, len(pg.Code))] == "28":
+	case class == "28":
 		return "check the user and the password of DATABASE_URL, and pg_hba.conf"
-	case pg.Code[:min(2, len(pg.Code))] == "3D":
+	case class == "3D":
 		return "check the database name of DATABASE_URL"
+	case pg.Code == "53300": // too_many_connections
+		return "as a superuser raise max_connections (then restart PostgreSQL), or the role's limit: ALTER ROLE … CONNECTION LIMIT -1"
+	case pg.Code == "57014": // query_canceled
+		return "see that the role's statement_timeout leaves a minute (ALTER ROLE … SET statement_timeout = '60s'), and whether PostgreSQL is overloaded"
+	case class == "57", class == "08":
+		return "see that PostgreSQL runs; while it starts, wait for it"
 	default:
 		return "run `serversync doctor`; if it finds nothing, report this line"
 	}

@@ -1,11 +1,14 @@
 package events_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"net"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -95,6 +98,23 @@ func TestAStreamThatDoesNotFitIsToldSo(t *testing.T) {
 	js := connect(t, srv.ClientURL())
 	if _, err := events.EnsureStream(t.Context(), js, events.StreamOptions{}); err == nil || !strings.Contains(err.Error(), "no room") {
 		t.Errorf("EnsureStream = %v; it must say that there is no room", err)
+	}
+}
+
+// A stream that is somebody else's is not taken, and it is said what to do.
+func TestAStreamOfSomebodyElsesIsToldSo(t *testing.T) {
+	t.Parallel()
+	for name, theirs := range map[string]jetstream.StreamConfig{
+		"the same name":     {Name: events.StreamName, Subjects: []string{events.SubjectAll}, Storage: jetstream.MemoryStorage},
+		"the same subjects": {Name: "THEIRS", Subjects: []string{"virtfusion.>"}},
+	} {
+		js := connect(t, external(t, t.TempDir(), 0, nil).ClientURL())
+		if _, err := js.CreateStream(t.Context(), theirs); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := events.EnsureStream(t.Context(), js, events.StreamOptions{MaxBytes: 1 << 20}); err == nil || !strings.Contains(err.Error(), "of serversync's own") {
+			t.Errorf("%s: EnsureStream = %v; it must say what to do", name, err)
+		}
 	}
 }
 
@@ -224,5 +244,96 @@ func TestDialHidesPasswords(t *testing.T) {
 	_, err := events.Dial("nats://user:hunter2@127.0.0.1:1", "/no/such/file.creds", zerolog.Nop())
 	if err == nil || strings.Contains(err.Error(), "hunter2") || !strings.Contains(err.Error(), "NATS_CREDS") {
 		t.Errorf("Dial = %v", err)
+	}
+}
+
+// lines is a log that a test reads while others write.
+type lines struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
+
+// A broker that refused our password for a while, and was mended, is used again by
+// the same process; the log says once what to do, and nothing when we hang up.
+func TestABrokerThatRefusesUsIsTriedAgain(t *testing.T) {
+	t.Parallel()
+	var refusals atomic.Int64
+	knows := func(password string) func(*server.Options) {
+		return func(o *server.Options) {
+			o.CustomClientAuthentication = &guard{password: password, refusals: &refusals}
+		}
+	}
+	dir, place := t.TempDir(), freeAddress(t)
+	_, text, err := net.SplitHostPort(place)
+	if err != nil {
+		t.Fatal(err)
+	}
+	port, err := strconv.Atoi(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := external(t, dir, port, knows("old"))
+	var log lines
+	nc, err := events.Dial("nats://us:old@"+place, "", zerolog.New(&log))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	for _, password := range []string{"other", "old"} {
+		srv.Shutdown()
+		srv.WaitForShutdown()
+		srv = external(t, dir, port, knows(password))
+		eventually(t, func() bool { return refusals.Load() >= 3 })
+	}
+	eventually(t, nc.IsConnected)
+	if said := strings.Count(log.String(), "check the user and password of NATS_URL"); said != 1 {
+		t.Errorf("what to do was said %d times, want once: %s", said, log.String())
+	}
+	lost := strings.Count(log.String(), "lost the broker")
+	nc.Close()
+	eventually(t, nc.IsClosed)
+	if said := strings.Count(log.String(), "lost the broker"); said != lost {
+		t.Errorf("hanging up was taken for a loss: %s", log.String())
+	}
+}
+
+// guard lets in whoever knows the password, and counts the others.
+type guard struct {
+	password string
+	refusals *atomic.Int64
+}
+
+func (g *guard) Check(c server.ClientAuthentication) bool {
+	if c.GetOpts().Password == g.password {
+		return true
+	}
+	g.refusals.Add(1)
+	return false
+}
+
+// eventually waits for a condition that others bring about.
+func eventually(t *testing.T, holds func() bool) {
+	t.Helper()
+	ticker := time.NewTicker(10 * time.Millisecond)
+	defer ticker.Stop()
+	deadline := time.After(time.Minute)
+	for !holds() {
+		select {
+		case <-ticker.C:
+		case <-deadline:
+			t.Fatal("it did not come about within a minute")
+		}
 	}
 }

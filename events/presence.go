@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -36,7 +37,8 @@ func AnswerPings(nc *nats.Conn, p Presence) (stop func(), err error) {
 }
 
 // Ping asks all running processes who they are, and collects their answers until
-// wait has passed. Who does not answer in time is not there.
+// wait has passed. Who does not answer in time is not there. An account that may
+// not ask gets [nats.ErrPermissionViolation].
 func Ping(ctx context.Context, nc *nats.Conn, wait time.Duration) ([]Presence, error) {
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
@@ -54,6 +56,9 @@ func Ping(ctx context.Context, nc *nats.Conn, wait time.Duration) ([]Presence, e
 		m, err := answers.NextMsgWithContext(ctx)
 		switch {
 		case errors.Is(err, context.DeadlineExceeded), errors.Is(err, nats.ErrNoResponders):
+			if refusal := nc.LastError(); len(all) == 0 && errors.Is(refusal, nats.ErrPermissionViolation) && strings.Contains(refusal.Error(), pingSubject) {
+				return nil, fmt.Errorf("ask who runs: %w", refusal)
+			}
 			return all, nil
 		case err != nil:
 			return all, fmt.Errorf("ask who runs: %w", err)

@@ -141,7 +141,11 @@ func explain(err error) error {
 	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):
 		return fmt.Errorf("%w: switch JetStream on for the account of NATS_CREDS", err)
 	case errors.As(err, &api) && (api.ErrorCode == insufficientResources || api.ErrorCode == storageExceeded):
-		return fmt.Errorf("%w: the account or disk has no room for the stream; make room on the disk, raise the limits of the account, or set NATS_REPLICAS lower", err)
+		return fmt.Errorf("%w: %w: the account or disk has no room for the stream; make room on the disk, raise the limits of the account, or set NATS_REPLICAS lower", ErrNoRoom, err)
+	case errors.As(err, &api) && (api.ErrorCode == jetstream.JSErrCodeStreamNameInUse || api.ErrorCode == unchangeable):
+		return fmt.Errorf("%w: a stream of this name is there, made by somebody else, and cannot be changed into ours: remove it if nobody needs it (nats stream rm NAME), or set NATS_URL to an account or a broker of serversync's own", err)
+	case errors.As(err, &api) && api.ErrorCode == subjectsOverlap:
+		return fmt.Errorf("%w: another stream takes events of virtfusion.users.> too: change its subjects (nats stream ls shows it), or set NATS_URL to an account or a broker of serversync's own", err)
 	case errors.As(err, &api) && api.ErrorCode == storeFailed && strings.Contains(api.Description, "maximum bytes"):
 		return fmt.Errorf("%w: the stream %s is full; %s", ErrStreamFull, StreamName, fullRemedy)
 	case errors.As(err, &api) && api.ErrorCode == noPeers:
@@ -154,6 +158,10 @@ func explain(err error) error {
 		return err
 	}
 }
+
+// ErrNoRoom means that the broker cannot reserve what the stream may take; for a
+// moment also when several processes make it at once.
+var ErrNoRoom = errors.New("no room for the stream")
 
 // ErrStreamFull means that the stream has reached its size limit. What is on it
 // stays until it is older than its age limit; new events are refused.
@@ -183,6 +191,12 @@ func StreamRoom(ctx context.Context, js jetstream.JetStream) error {
 // JetStream's error code for an event that it could not store, for one of several
 // reasons.
 const storeFailed jetstream.ErrorCode = 10077
+
+// JetStream's error codes for a stream that is somebody else's.
+const (
+	unchangeable    jetstream.ErrorCode = 10052 // its storage or retention is another
+	subjectsOverlap jetstream.ErrorCode = 10065
+)
 
 // JetStream's error codes for a reservation that does not fit.
 const (

@@ -128,7 +128,7 @@ func (r *Runs) prove(ctx context.Context, p *db.Proof) error {
 		return err
 	}
 	// Trying again would not help: the proof ends, and says why.
-	w.problem(db.Problem{Code: "internal_error", Message: "the proof broke off: " + err.Error() + ": report this line"})
+	w.problem(db.Problem{Code: "internal_error", Message: "the proof broke off: " + err.Error() + ": " + remedy(err)})
 	return w.end(ctx)
 }
 

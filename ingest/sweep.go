@@ -199,7 +199,15 @@ func (r *Runs) take(ctx context.Context, run *db.Run) error {
 		return err
 	}
 	// Trying again would not help: the run ends, and says why.
-	return j.breakOff(ctx, "the run broke off: "+err.Error()+": report this line")
+	return j.breakOff(ctx, "the run broke off: "+err.Error()+": "+remedy(err))
+}
+
+// remedy is what to do about a fault for which trying again does not help.
+func remedy(err error) string {
+	if db.Classify(err) == db.FaultOfSetup {
+		return db.Remedy(err)
+	}
+	return "report this line"
 }
 
 // passes reports that something is away, and the run goes on when it is back.

@@ -2,6 +2,7 @@ package reconciler
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"serversync/db"
@@ -25,17 +26,35 @@ const (
 func (r *Reconciler) RunAsks(ctx context.Context) error {
 	ticker := time.NewTicker(askCheck)
 	defer ticker.Stop()
+	pause := passingFaults()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-ticker.C:
 		}
-		if err := r.AskDue(ctx); err != nil && ctx.Err() == nil {
-			r.log.Warn().Err(err).Dur("retry_in", askAgainAfter).Msg("VirtFusion could not be asked about servers; trying again")
+		err := r.AskDue(ctx)
+		unasked, isUnasked := errors.AsType[*unaskedError](err)
+		switch {
+		case err == nil:
+			pause.Reset()
+		case ctx.Err() != nil:
+		case isUnasked:
+			r.log.Warn().Err(unasked.err).Dur("retry_in", askAgainAfter).Msg("VirtFusion could not be asked about servers; trying again")
+		default:
+			wait := pause.NextBackOff()
+			r.warn(err, 0, wait)
+			sleep(ctx, wait)
 		}
 	}
 }
+
+// unaskedError is VirtFusion's, or the broker's: the questions were claimed, and
+// come up again after askAgainAfter.
+type unaskedError struct{ err error }
+
+func (e *unaskedError) Error() string { return e.err.Error() }
+func (e *unaskedError) Unwrap() error { return e.err }
 
 // AskDue asks about what is due now.
 func (r *Reconciler) AskDue(ctx context.Context) error {
@@ -44,5 +63,8 @@ func (r *Reconciler) AskDue(ctx context.Context) error {
 	if err != nil || len(ids) == 0 {
 		return err
 	}
-	return r.refetcher.Refetch(ctx, ids)
+	if err := r.refetcher.Refetch(ctx, ids); err != nil {
+		return &unaskedError{err}
+	}
+	return nil
 }

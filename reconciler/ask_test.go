@@ -411,3 +411,22 @@ func TestRunAsksEndsCleanly(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A database that cannot be used is not called VirtFusion's fault.
+func TestAsksBlameWhatIsToBlame(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	s.exec(`ALTER TABLE serversync.servers RENAME TO elsewhere`)
+	r := s.reconciler()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- r.RunAsks(ctx) }()
+	s.until("it is said", func() bool { return strings.Contains(s.log.String(), "is not set up for us") })
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if log := s.log.String(); strings.Contains(log, "VirtFusion could not be asked") {
+		t.Errorf("VirtFusion is blamed: %s", log)
+	}
+}

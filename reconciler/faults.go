@@ -80,10 +80,29 @@ const sayAgain = 5 * time.Second
 // paced lets through the first of many, and then one each sayAgain.
 func paced() *rate.Sometimes { return &rate.Sometimes{First: 1, Interval: sayAgain} }
 
+// unfit is when the database was last found not to be set up for us, and how.
+type unfit struct {
+	err error
+	at  time.Time
+}
+
+// unfitFor is longer than any pause between two tries.
+const unfitFor = 15 * time.Second
+
+// Unfit returns the fault of the database's set-up that keeps everything from the
+// books now, or nil. It shows until unfitFor after the last try that met it.
+func (r *Reconciler) Unfit() error {
+	if last := r.unfit.Load(); last != nil && r.now().Sub(last.at) < unfitFor {
+		return last.err
+	}
+	return nil
+}
+
 // warn says that work has to wait, and what a person has to do about it, if
 // anything: at once, and then every sayAgain at most.
 func (r *Reconciler) warn(err error, events int, wait time.Duration) {
 	if db.Classify(err) == db.FaultOfSetup {
+		r.unfit.Store(&unfit{err, r.now()})
 		r.saidSetup.Do(func() { r.warnNow(err, events, wait) })
 		return
 	}

@@ -1,6 +1,7 @@
 package reconciler
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"testing"
@@ -171,7 +172,7 @@ func TestAMissingTableIsWaitedFor(t *testing.T) {
 	s.run(1)
 	s.publish(s.news(1))
 	s.until("it is said what to do", func() bool {
-		return strings.Contains(s.log.String(), "is not set up for us") && strings.Contains(s.log.String(), "serversync migrate")
+		return strings.Contains(s.log.String(), "is not set up for us") && strings.Contains(s.log.String(), "with all of SkyPANEL's tables")
 	})
 	s.exec(`ALTER TABLE elsewhere RENAME TO package_pricing`)
 	s.drained(0)
@@ -228,5 +229,31 @@ func TestAPanicIsAFault(t *testing.T) {
 	err := decide()
 	if bug, ok := errors.AsType[*panicError](err); !ok || len(bug.stack) == 0 || classify(err) != classFault {
 		t.Errorf("a panic gives %v", err)
+	}
+}
+
+// While nothing can get into the books, whoever asks for readiness is told why.
+func TestADatabaseThatIsNotSetUpIsNotReady(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	r := s.reconciler()
+	if err := r.Unfit(); err != nil {
+		t.Fatal(err)
+	}
+	s.exec(`ALTER TABLE package_pricing RENAME TO elsewhere`)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- r.Run(ctx) }()
+	s.publish(s.news(1))
+	s.until("it is known", func() bool { return r.Unfit() != nil })
+	s.exec(`ALTER TABLE elsewhere RENAME TO package_pricing`)
+	s.drained(0)
+	s.pass(unfitFor)
+	if err := r.Unfit(); err != nil {
+		t.Errorf("it was mended: %v", err)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -76,6 +77,8 @@ type Reconciler struct {
 
 	// What stays wrong is not said again and again, by each worker.
 	saidAway, saidSetup, saidFetch, saidNewer *rate.Sometimes
+
+	unfit atomic.Pointer[unfit]
 }
 
 // New returns a reconciler; [Reconciler.Run] and [Reconciler.RunSettler] make

@@ -17,6 +17,14 @@ type lateBooks struct {
 	reconciler atomic.Pointer[reconciler.Reconciler]
 }
 
+// unfit is why nothing gets into the books until a person mends the database.
+func (b *lateBooks) unfit() error {
+	if r := b.reconciler.Load(); r != nil {
+		return r.Unfit()
+	}
+	return nil
+}
+
 func (b *lateBooks) Redecide(ctx context.Context, serverIDs []int64) (int, error) {
 	r := b.reconciler.Load()
 	if r == nil {

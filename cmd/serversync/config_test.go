@@ -261,3 +261,24 @@ func TestACertificateNeedsItsKey(t *testing.T) {
 		t.Errorf("two servers: %q, %v", c.natsURL, err)
 	}
 }
+
+// What would only show at the first use, or never, is refused at the start; nothing
+// of it is repeated where it may be a secret.
+func TestValuesThatCouldNotWork(t *testing.T) {
+	t.Parallel()
+	for _, arg := range []string{
+		"--nats-url=,", "--nats-url= , ", "--stream-max-bytes=8388608TiB", "--stream-max-bytes=2147483647TiB", "--virtfusion-rps=1e-300", "--virtfusion-rps=NaN",
+		"--virtfusion-api-url=https://us:hunter2@cp.example.com", "--virtfusion-api-url=https://cp.example.com/api/v1?token=hunter2",
+		"--virtfusion-api-token=hunter2\nhunter3", "--virtfusion-api-token=Bearer hunter2", "--webhook-tokens=good,hunter2\nhunter3",
+		"--admin-token=hunter2\nhunter3", "--database-url=postgres://us:hunter2#x@db.example.com/skypanel",
+	} {
+		_, err := read(t, settings(), arg)
+		if err == nil || strings.Contains(err.Error(), "hunter") {
+			t.Errorf("%q: %v; want a fault that repeats no secret", arg, err)
+		}
+	}
+	c, err := read(t, settings(), "--nats-url=nats://a, nats://b,", "--stream-max-bytes=1048575TiB", "--virtfusion-rps=0.01", "--virtfusion-api-url=https://cp.example.com/panel/api/v1")
+	if err != nil || c.streamMaxBytes != 1048575<<40 {
+		t.Errorf("%v, %d bytes", err, c.streamMaxBytes)
+	}
+}

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/nats-io/nats.go"
@@ -136,16 +137,23 @@ func applyDatabaseURL(c *config, v string) error {
 	// default server. Its own errors are not shown: they repeat passwords.
 	cfg, err := pgx.ParseConfig(v)
 	scheme, _, isURL := strings.Cut(v, "://")
-	if err != nil || isURL && scheme != "postgres" && scheme != "postgresql" || cfg.Database == "" || !isURL && !strings.Contains(v, "dbname") {
-		return errors.New("not a PostgreSQL URL with a database: say one such as postgres://user:password@host:5432/skypanel")
+	if err != nil || isURL && strings.Contains(v, "#") || // which cuts off what follows: half of a password
+		isURL && scheme != "postgres" && scheme != "postgresql" || cfg.Database == "" || !isURL && !strings.Contains(v, "dbname") {
+		return errors.New("not a PostgreSQL URL with a database, or one of its ?settings is wrong: say one such as postgres://user:password@host:5432/skypanel, special characters of the password as %40")
 	}
 	return nil
 }
 
 func applyNATSURL(c *config, v string) error {
+	if v == "" {
+		return nil
+	}
 	c.natsURL = v
+	if strings.Trim(v, ", ") == "" {
+		return fmt.Errorf("not a NATS URL: say one such as %s, or nothing for the embedded broker", nats.DefaultURL)
+	}
 	for one := range strings.SplitSeq(v, ",") {
-		if one == "" {
+		if strings.TrimSpace(one) == "" {
 			continue
 		}
 		u, err := url.Parse(strings.TrimSpace(one))
@@ -241,7 +249,27 @@ func applyVirtFusionURL(c *config, v string) error {
 	if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
 		return errors.New("say a URL such as https://cp.example.com")
 	}
+	if u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		c.virtfusionURL = ""
+		return errors.New("say the address alone, such as https://cp.example.com, without a user, ? or #: the token goes into VIRTFUSION_API_TOKEN")
+	}
 	return nil
+}
+
+// headerText fails on what no HTTP header can carry, or would be cut off at.
+func headerText(v string) error {
+	if strings.ContainsFunc(v, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return errors.New("say letters, digits and signs of ASCII, without spaces or line breaks: it travels in an HTTP header")
+	}
+	return nil
+}
+
+func applyVirtFusionToken(c *config, v string) error {
+	c.virtfusionToken = v
+	if strings.HasPrefix(v, "Bearer ") {
+		return errors.New("say the token alone, without the word Bearer")
+	}
+	return headerText(v)
 }
 
 func applyTLSVerify(c *config, v string) error {
@@ -254,8 +282,8 @@ func applyTLSVerify(c *config, v string) error {
 
 func applyRPS(c *config, v string) error {
 	n, err := strconv.ParseFloat(v, 64)
-	if err != nil || !(n > 0) || n > 10_000 {
-		return errors.New("say requests a second, above 0")
+	if err != nil || !(n >= 0.01) || n > 10_000 {
+		return errors.New("say requests a second, from 0.01 to 10000, such as 10")
 	}
 	c.virtfusionRPS = n
 	return nil
@@ -263,12 +291,19 @@ func applyRPS(c *config, v string) error {
 
 func applyWebhookTokens(c *config, v string) error {
 	for token := range strings.SplitSeq(v, ",") {
-		if token = strings.TrimSpace(token); token != "" {
-			c.webhookTokens = append(c.webhookTokens, token)
+		if token = strings.TrimSpace(token); token == "" {
+			continue
 		}
+		if strings.ContainsFunc(token, unicode.IsControl) {
+			return errors.New("a token has a line break or another control character within: say tokens separated by commas, in one line")
+		}
+		c.webhookTokens = append(c.webhookTokens, token)
 	}
 	return nil
 }
+
+// mostStreamBytes is more than any disk has, and less than what overflows.
+const mostStreamBytes = 1 << 60
 
 func applyStreamBytes(c *config, v string) error {
 	number, unit := strings.TrimRight(v, "KMGTiB"), int64(1)
@@ -283,7 +318,7 @@ func applyStreamBytes(c *config, v string) error {
 		number = "" // nobody wants so many bytes
 	}
 	n, err := strconv.ParseInt(number, 10, 32)
-	if err != nil || n < 1 {
+	if err != nil || n < 1 || n > mostStreamBytes/unit {
 		return errors.New("say a size such as 512MiB or 8GiB")
 	}
 	c.streamMaxBytes = n * unit
@@ -293,18 +328,15 @@ func applyStreamBytes(c *config, v string) error {
 func applyMaxConnections(c *config, v string) error {
 	n, err := strconv.Atoi(v)
 	if err != nil || n < 16 || n > 1_000_000 {
-		return errors.New("say a number of connections from 16 on")
+		return errors.New("say a number of connections from 16 to 1000000")
 	}
 	c.maxConnections = n
 	return nil
 }
 
 func applyAdminToken(c *config, v string) error {
-	if strings.ContainsFunc(v, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return errors.New("say letters, digits and signs of ASCII, without spaces: it travels in an HTTP header")
-	}
 	c.adminToken = v
-	return nil
+	return headerText(v)
 }
 
 // leastSecret is how short a session secret may be: whoever guesses it can

@@ -36,10 +36,10 @@ func doctorCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			ctx, cancel := context.WithTimeout(ctx, 2*connectTimeout)
-			defer cancel()
 			url := cmp.Or(cmd.String("url"), urlOf(c.listenAddr))
 			if user := cmd.String("user"); user != "" {
+				ctx, cancel := context.WithTimeout(ctx, 2*connectTimeout)
+				defer cancel()
 				id, err := userID(user)
 				if err != nil {
 					return err
@@ -87,6 +87,10 @@ func urlOf(addr string) string {
 	return "http://" + net.JoinHostPort(host, port)
 }
 
+// examineTimeout bounds the look at one thing: one that does not answer takes no
+// time from the others, which would seem to be away too.
+const examineTimeout = 10 * time.Second
+
 // examine makes every check that the configuration calls for.
 func examine(ctx context.Context, c *config, url string) []finding {
 	findings := []finding{fine("configuration", "every setting is understood")}
@@ -101,7 +105,9 @@ func examine(ctx context.Context, c *config, url string) []finding {
 		defer closeBroker()
 		findings = append(findings, reached...)
 		if broker != nil {
-			findings = append(findings, broker.examineBroker(ctx)...)
+			looking, cancel := context.WithTimeout(ctx, examineTimeout)
+			findings = append(findings, broker.examineBroker(looking)...)
+			cancel()
 		}
 	}
 	if c.databaseURL == "" {
@@ -114,9 +120,22 @@ func examine(ctx context.Context, c *config, url string) []finding {
 	}
 	defer func() { _ = database.Close() }()
 	p := &patient{config: c, db: database}
-	findings = append(findings, p.examineDatabase(ctx)...)
-	findings = append(findings, examineNotifications(ctx, c, database)...)
-	return append(findings, examineVirtFusion(ctx, c, database)...)
+	return append(findings, p.examineBooks(ctx)...)
+}
+
+// examineBooks looks at the database, and at what its settings lead to. What
+// cannot be known without it is not called a fault of its own.
+func (p *patient) examineBooks(ctx context.Context) []finding {
+	looking, cancel := context.WithTimeout(ctx, examineTimeout)
+	defer cancel()
+	findings := p.examineDatabase(looking)
+	if first := findings[0]; !first.OK {
+		return findings
+	}
+	findings = append(findings, examineNotifications(looking, p.config, p.db)...)
+	calling, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	return append(findings, examineVirtFusion(calling, p.config, p.db)...)
 }
 
 // examineOneUser makes the checks for one user, or has the service make them.
@@ -135,11 +154,11 @@ func examineOneUser(ctx context.Context, c *config, url string, userID int64) []
 // examine is what a running service says of itself.
 func (s *service) examine(ctx context.Context) []finding {
 	p := &patient{config: s.config, db: s.stores.db, nats: s.stores.nats, js: s.js, stores: &s.stores}
-	findings := append([]finding{examineTokens(s.config)}, p.examineBroker(ctx)...)
+	looking, cancel := context.WithTimeout(ctx, examineTimeout)
+	defer cancel()
+	findings := append([]finding{examineTokens(s.config)}, p.examineBroker(looking)...)
 	findings = append(findings, p.examineDisks()...)
-	findings = append(findings, p.examineDatabase(ctx)...)
-	findings = append(findings, examineNotifications(ctx, s.config, s.stores.db)...)
-	return append(findings, examineVirtFusion(ctx, s.config, s.stores.db)...)
+	return append(findings, p.examineBooks(ctx)...)
 }
 
 // askDoctor has the running service examine its own stores.

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
 
@@ -17,21 +18,28 @@ import (
 )
 
 // dialBroker connects to an external broker; the patient is nil when it cannot be
-// used, and the findings say why.
+// used, and the findings say why. It asks nothing that the roles' own accounts may
+// not ask.
 func dialBroker(ctx context.Context, c *config) (p *patient, closeBroker func(), findings []finding) {
-	const check, remedy = "broker", "check NATS_URL and NATS_CREDS, that the server runs, and that JetStream is on for the account"
-	nc, err := events.Dial(c.natsURL, c.natsCreds, zerolog.Nop(), c.natsTLS())
+	const check = "broker"
+	nc, err := events.Dial(c.natsURL, c.natsCreds, zerolog.Nop(), c.natsTLS(), events.Once())
 	if err != nil {
-		return nil, func() {}, []finding{ill(check, err.Error(), remedy)}
+		return nil, func() {}, []finding{ill(check, err.Error(), "see that the server runs, that this machine reaches it, and that it knows the user, password or credentials file")}
 	}
+	ctx, cancel := context.WithTimeout(ctx, examineTimeout)
+	defer cancel()
 	js, err := jetstream.New(nc)
 	if err == nil {
-		_, err = js.AccountInfo(ctx)
+		_, err = js.Stream(ctx, events.StreamName)
 	}
-	if err != nil {
-		return nil, nc.Close, []finding{ill(check, err.Error(), remedy)}
+	if err == nil || errors.Is(err, jetstream.ErrStreamNotFound) {
+		return &patient{config: c, nats: nc, js: js}, nc.Close, nil
 	}
-	return &patient{config: c, nats: nc, js: js}, nc.Close, nil
+	remedy := "see that JetStream is on for the account, and that its cluster has a leader"
+	if refusal := nc.LastError(); errors.Is(refusal, nats.ErrPermissionViolation) {
+		err, remedy = refusal, "let the account use what docs/scale-out.md lists under Permissions"
+	}
+	return nil, nc.Close, []finding{ill(check, err.Error(), remedy)}
 }
 
 // examineBroker looks at a broker that answers.
@@ -61,7 +69,7 @@ func (p *patient) examineStream(ctx context.Context) []finding {
 	stream, err := p.js.Stream(ctx, events.StreamName)
 	switch {
 	case errors.Is(err, jetstream.ErrStreamNotFound):
-		return []finding{worth(check, "not there yet", "start serve: it makes the stream")}
+		return []finding{worth(check, "not there", "start serve: it makes the stream")}
 	case err != nil:
 		return []finding{ill(check, err.Error(), "let the account of NATS_CREDS use $JS.API.>")}
 	}
@@ -136,7 +144,7 @@ func (p *patient) examineFleet(ctx context.Context) []finding {
 	const check = "roles"
 	present, err := events.Ping(ctx, p.nats, pingWait)
 	if err != nil {
-		return []finding{ill(check, err.Error(), "let the account of NATS_CREDS publish to serversync.ping and subscribe to _INBOX.>")}
+		return []finding{worth(check, "who runs cannot be seen: "+err.Error(), "ask with an account that may publish to serversync.ping and subscribe to _INBOX.>, as the role api's may")}
 	}
 	idle := map[string]string{
 		roleIngest: "no webhook is heard", roleReconcile: "nothing is brought into the books", roleSweep: "what webhooks do not tell is never found", roleAPI: "nobody is answered",

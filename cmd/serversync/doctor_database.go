@@ -16,21 +16,23 @@ import (
 // examineDatabase looks at PostgreSQL, at what we may do there, and at what the
 // books say of our work.
 func (p *patient) examineDatabase(ctx context.Context) []finding {
-	const remedy = "check DATABASE_URL, that PostgreSQL runs, and that it accepts our role"
 	var serverVersion string
 	before := time.Now()
 	if err := p.db.NewRaw(`SHOW server_version`).Scan(ctx, &serverVersion); err != nil {
-		return []finding{ill("database", err.Error(), remedy)}
+		return []finding{ill("database", err.Error(), db.Remedy(err))}
 	}
 	findings := []finding{fine("database", "PostgreSQL "+serverVersion+" answers")}
 	state, err := db.ReadServerState(ctx, p.db)
 	if err != nil {
-		findings = append(findings, ill("database state", err.Error(), remedy))
+		findings = append(findings, ill("database state", err.Error(), db.Remedy(err)))
 	} else {
 		findings = append(findings, examineServer(&state, before, time.Now())...)
 	}
+	if f := p.examineColumns(ctx); !f.OK {
+		findings = append(findings, f)
+	}
 	privileges, granted := p.examinePrivileges(ctx)
-	schema, whole := p.examineSchema(ctx, granted)
+	schema, whole := p.examineSchema(ctx)
 	findings = append(findings, privileges, schema)
 	if !granted || !whole {
 		return findings // the rest could not be read
@@ -68,8 +70,12 @@ func examineServer(s *db.ServerState, before, after time.Time) []finding {
 	if len(findings) == 0 {
 		findings = append(findings, fine("database durability", "fsync, full_page_writes and synchronous_commit are on"))
 	}
-	if s.ReadOnly {
+	switch {
+	case s.Standby:
 		findings = append(findings, ill("database writes", "it is a standby and takes no writes", "let DATABASE_URL name the primary (target_session_attrs=read-write)"))
+	case s.ReadOnly:
+		findings = append(findings, ill("database writes", "it is read-only for our role (default_transaction_read_only)",
+			"find who set it, and why (a failover, a full disk): SELECT sourcefile, setting FROM pg_settings WHERE name = 'default_transaction_read_only'; then as a superuser: ALTER SYSTEM RESET default_transaction_read_only; SELECT pg_reload_conf();"))
 	}
 	most, _ := strconv.ParseInt(s.Settings["max_connections"], 10, 64)
 	reserved, _ := strconv.ParseInt(s.Settings["superuser_reserved_connections"], 10, 64)
@@ -111,7 +117,7 @@ func examineClock(check string, read, before, after time.Time) finding {
 func (p *patient) examinePrivileges(ctx context.Context) (f finding, granted bool) {
 	lacks, err := db.MissingPrivileges(ctx, p.db)
 	if err != nil {
-		return ill("privileges", err.Error(), "check the role of DATABASE_URL"), false
+		return ill("privileges", err.Error(), db.Remedy(err)), false
 	}
 	if len(lacks) == 0 {
 		return fine("privileges", "all that are needed are granted"), true
@@ -123,12 +129,27 @@ func (p *patient) examinePrivileges(ctx context.Context) (f finding, granted boo
 	return ill("privileges", "not granted: "+strings.Join(what, "; "), "as the tables' owner: "+strings.Join(statements, " ")+" -- deploy/grants.sql has all, with reasons"), false
 }
 
+// examineColumns looks whether SkyPANEL's tables are those that we know. It needs
+// no privilege.
+func (p *patient) examineColumns(ctx context.Context) finding {
+	const check = "SkyPANEL's tables"
+	strange, err := db.StrangeColumns(ctx, p.db)
+	switch {
+	case err != nil:
+		return ill(check, err.Error(), db.Remedy(err))
+	case len(strange) > 0:
+		return ill(check, "not as serversync knows them, and nothing gets into the books: "+strings.Join(strange, ", "),
+			"find out what changed them (SkyPANEL's schema tool, an upgrade of SkyPANEL, a hand), and change them back, or install the version of serversync for this SkyPANEL")
+	}
+	return fine(check, "as they are known")
+}
+
 // examineSchema looks what migrations there are to do.
-func (p *patient) examineSchema(ctx context.Context, granted bool) (f finding, whole bool) {
+func (p *patient) examineSchema(ctx context.Context) (f finding, whole bool) {
 	report, err := db.Migrate(ctx, p.db, db.MigrateOptions{DryRun: true})
 	pg, refused := errors.AsType[*pgconn.PgError](err)
 	switch {
-	case err != nil && refused && pg.Code == "42501" || err != nil && !granted && !errors.Is(err, db.ErrNotSkyPANEL):
+	case err != nil && refused && pg.Code == "42501":
 		return ill("schema", "it cannot be looked at without the privileges that are missing: "+err.Error(), "grant the privileges above first"), false
 	case errors.Is(err, db.ErrNotSkyPANEL):
 		return ill("schema", err.Error(), "DATABASE_URL must be SkyPANEL's own database"), false

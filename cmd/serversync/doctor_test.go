@@ -3,12 +3,14 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"net"
 	"net/http/httptest"
 	"net/url"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/uptrace/bun"
 
@@ -251,6 +253,81 @@ func TestDoctorReadsPostgreSQLsState(t *testing.T) {
 	want(t, examine(func(s *db.ServerState) { s.Connections = 90 }), "database connections", api.SeverityWarning, "max_connections = 200")
 	want(t, examine(func(s *db.ServerState) { s.TransactionAge = 600_000_000 }), "transaction ids", api.SeverityWarning, "VACUUM FREEZE")
 	want(t, examine(func(s *db.ServerState) { s.TransactionAge = 1_600_000_000 }), "transaction ids", api.SeverityError, "refuse to write")
-	want(t, examine(func(s *db.ServerState) { s.ReadOnly = true }), "database writes", api.SeverityError, "target_session_attrs")
+	want(t, examine(func(s *db.ServerState) { s.Standby, s.ReadOnly = true, true }), "database writes", api.SeverityError, "target_session_attrs")
+	want(t, examine(func(s *db.ServerState) { s.ReadOnly = true }), "database writes", api.SeverityError, "default_transaction_read_only")
 	want(t, examine(func(s *db.ServerState) { s.Now = now.Add(time.Minute) }), "clock of PostgreSQL", api.SeverityError, "59s apart")
+}
+
+// What is away is named, and is not made to look as if all else were away too.
+func TestDoctorBlamesWhatIsToBlame(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.NewDSN(t)
+	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	nobody := listener.Addr().String()
+	if err := listener.Close(); err != nil {
+		t.Fatal(err)
+	}
+	found := askTheDoctor(t, "--database-url", dsn, "--nats-url", "nats://us:hunter2@"+nobody)
+	want(t, found, "broker", api.SeverityError, nobody)
+	want(t, found, "database", api.SeverityOK, "PostgreSQL")
+	if f := found["broker"]; strings.Contains(f.Detail+f.Remedy, "hunter2") {
+		t.Errorf("a password is told: %+v", f)
+	}
+
+	found = askTheDoctor(t, "--notify-admins", "--database-url", "postgres://us@"+nobody+"/skypanel", "--nats-url", pagesBroker(t))
+	want(t, found, "database", api.SeverityError, "reaches the host and port of DATABASE_URL")
+	want(t, found, "broker durability", api.SeverityWarning, "JetStream answers")
+	for _, check := range []string{"VirtFusion", "notifications"} {
+		if f, ok := found[check]; ok {
+			t.Errorf("without the database nothing is known of it: %+v", f)
+		}
+	}
+
+	database := openDSN(t, dsn)
+	execIn(t, database, `ALTER TABLE users ALTER COLUMN virtfusion_id TYPE text; ALTER TABLE package_pricing RENAME COLUMN price TO cents`)
+	found = askTheDoctor(t, "--database-url", dsn, "--nats-url", pagesBroker(t))
+	want(t, found, "SkyPANEL's tables", api.SeverityError, "package_pricing.price is missing, users.virtfusion_id is text")
+	execIn(t, database, `DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_read_only = on', current_database()); END $$`)
+	found = askTheDoctor(t, "--database-url", dsn, "--nats-url", pagesBroker(t))
+	want(t, found, "database writes", api.SeverityError, "default_transaction_read_only")
+}
+
+// With the permissions that the role api has in deploy/nats nothing that works is
+// called broken; the role ingest may not ask who runs, and is told that.
+func TestDoctorAsksWithARolesOwnPermissions(t *testing.T) {
+	t.Parallel()
+	const ask = "serversync.ping"
+	for role, publish := range map[string][]string{
+		"api":    {"$JS.API.STREAM.CREATE.*", "$JS.API.STREAM.INFO.*", ask},
+		"ingest": {"$JS.API.STREAM.CREATE.*", "$JS.API.STREAM.INFO.*"},
+	} {
+		t.Run(role, func(t *testing.T) {
+			t.Parallel()
+			srv, err := server.NewServer(&server.Options{
+				Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: t.TempDir(), NoSigs: true, NoLog: true,
+				Users: []*server.User{{Username: "us", Password: "us", Permissions: &server.Permissions{
+					Publish: &server.SubjectPermission{Allow: publish}, Subscribe: &server.SubjectPermission{Allow: []string{"_INBOX.>", ask}},
+				}}},
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			srv.Start()
+			t.Cleanup(func() { srv.Shutdown(); srv.WaitForShutdown() })
+			if !srv.ReadyForConnections(time.Minute) {
+				t.Fatal("the broker is not ready")
+			}
+			found := askTheDoctor(t, "--database-url", dbtest.NewDSN(t), "--nats-url", "nats://us:us@"+srv.Addr().String())
+			want(t, found, "stream", api.SeverityWarning, "not there")
+			want(t, found, "database", api.SeverityOK, "PostgreSQL")
+			if role == "ingest" {
+				want(t, found, "roles", api.SeverityWarning, "cannot be seen")
+			} else {
+				want(t, found, "role ingest", api.SeverityError, "no running process has it")
+			}
+		})
+	}
 }

@@ -11,7 +11,6 @@ import (
 	"os/signal"
 	"syscall"
 
-	"github.com/joho/godotenv"
 	"github.com/urfave/cli/v3"
 )
 
@@ -32,7 +31,7 @@ func main() {
 
 // run is the program without the process: it returns the exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	if err := godotenv.Load(); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := loadDotenv(".env"); err != nil {
 		_, _ = fmt.Fprintf(stderr, "serversync: read the file .env: %v\nCorrect it, or remove it.\n", err)
 		return exitUsage
 	}

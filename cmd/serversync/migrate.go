@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/urfave/cli/v3"
 
 	"serversync/db"
@@ -54,9 +55,12 @@ func migrate(ctx context.Context, dsn string, dryRun bool, out io.Writer) error 
 	connect, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	if err := database.PingContext(connect); err != nil {
-		return fmt.Errorf("reach the database (check DATABASE_URL, and that PostgreSQL accepts us): %w", err)
+		return fmt.Errorf("reach the database (%s): %w", db.Remedy(err), err)
 	}
 	report, err := db.Migrate(ctx, database, db.MigrateOptions{DryRun: dryRun})
+	if refused, ok := errors.AsType[*pgconn.PgError](err); ok && refused.Code == "42501" { // insufficient_privilege
+		return fmt.Errorf("%w\nOur role may not do this. Let DATABASE_URL be that of serversync_migrate (deploy/grants.sql); for SkyPANEL's own tables it has to act as their owner, or their owner runs what serversync migrate --dry-run prints", err)
+	}
 	if err != nil {
 		return err
 	}

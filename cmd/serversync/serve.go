@@ -244,7 +244,7 @@ func (s *service) checks() []httpserver.Check {
 				}
 				select {
 				case <-s.migrated:
-					return nil
+					return s.books.unfit()
 				default:
 					return errors.New("its schema is not up to date yet")
 				}
@@ -391,13 +391,19 @@ func (s *service) stream(ctx context.Context, g *errgroup.Group) error {
 	err := retry(ctx, s.log, "the broker", "webhooks are answered 503, and VirtFusion does not repeat them: sweep afterwards", func() error {
 		var err error
 		consumer, err = events.EnsureStream(ctx, s.js, s.stores.streamOptions(s.config))
-		if err != nil && !events.Passing(err) {
+		if err != nil && !events.Passing(err) && !errors.Is(err, events.ErrNoRoom) {
 			return backoff.Permanent(err)
 		}
 		return err
 	})
-	if err != nil || ctx.Err() != nil || s.stores.db == nil {
+	if err != nil || ctx.Err() != nil {
 		return err
+	}
+	if s.stores.broker == nil {
+		g.Go(func() error { return s.keepStream(ctx) })
+	}
+	if s.stores.db == nil {
+		return nil
 	}
 	select {
 	case <-s.migrated:
@@ -431,6 +437,44 @@ func (s *service) stream(ctx context.Context, g *errgroup.Group) error {
 	})
 	g.Go(func() error { return retention.Run(ctx) })
 	return nil
+}
+
+// An external broker's stream is looked at so often, and is lost when it was not
+// there so many times in a row.
+const (
+	streamCheck = 2 * time.Second
+	streamLost  = 3
+)
+
+// keepStream makes stream and consumer again when an external broker has lost
+// them, with its disk or by somebody's hand: else all webhooks would be refused
+// until a restart.
+func (s *service) keepStream(ctx context.Context) error {
+	ticker := time.NewTicker(streamCheck)
+	defer ticker.Stop()
+	lost := 0
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+		_, err := s.js.Consumer(ctx, events.StreamName, events.ConsumerName)
+		if !errors.Is(err, jetstream.ErrStreamNotFound) && !errors.Is(err, jetstream.ErrConsumerNotFound) {
+			lost = 0
+			continue
+		}
+		if lost++; lost < streamLost {
+			continue
+		}
+		lost = 0
+		if _, err := events.EnsureStream(ctx, s.js, s.stores.streamOptions(s.config)); err != nil {
+			s.log.Error().Err(err).Msg("the broker has lost its stream, or its consumer, and it cannot be made again; trying again")
+			continue
+		}
+		s.log.Error().Str("do", "serversync sweep, and find out how the broker lost it").
+			Msg("the broker had lost its stream, or its consumer: it was made again. What was on it and not in the books is lost, and found by a sweep")
+	}
 }
 
 // countersOf is where a part counts: nowhere in a process without its role,

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -111,15 +113,47 @@ func (s *stores) openDatabase(ctx context.Context, c *config, log zerolog.Logger
 	return err
 }
 
-// makeDataDir makes DATA_DIR for ourselves alone.
+// makeDataDir makes DATA_DIR for ourselves alone. A directory that others use is
+// not taken away from them: /tmp would be of no use to anybody else.
 func makeDataDir(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("make the data directory (set DATA_DIR to a place that can be written): %w", err)
 	}
+	info, err := os.Stat(dir)
+	if err != nil {
+		return fmt.Errorf("look at the data directory: %w", err)
+	}
+	if info.Mode().Perm() == 0o700 {
+		return nil
+	}
+	stranger, err := strangerIn(dir)
+	if err != nil {
+		return fmt.Errorf("look into the data directory (it must be this user's): %w", err)
+	}
+	if stranger != "" {
+		return &usageError{fmt.Errorf("DATA_DIR=%s is not serversync's own: %s is in it, and other accounts may enter. Set DATA_DIR to a directory of its own, such as %s; or, if it is ours: chmod 0700 %s",
+			dir, stranger, filepath.Join(dir, "serversync"), dir)}
+	}
 	if err := os.Chmod(dir, 0o700); err != nil { //nolint:gosec // 0700 is a directory's 0600
-		return fmt.Errorf("keep the data directory to ourselves (it must be this user's): %w", err)
+		return fmt.Errorf("keep the data directory to ourselves (it must be this user's, and writable: see DATA_DIR): %w", err)
 	}
 	return nil
+}
+
+// strangerIn names something in a directory that we do not put there; empty:
+// there is nothing.
+func strangerIn(dir string) (string, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return "", err
+	}
+	ours := []string{"nats", "postgres", "demo", "demo.lock", adminTokenFile, "lost+found"}
+	for _, e := range entries {
+		if !slices.Contains(ours, e.Name()) && !strings.HasPrefix(e.Name(), adminTokenFile+".") {
+			return e.Name(), nil
+		}
+	}
+	return "", nil
 }
 
 // streamOptions sizes the stream. The embedded store takes what its disk has.

@@ -179,7 +179,7 @@ func (s *Server) Addr() net.Addr {
 func (s *Server) Run(ctx context.Context) error {
 	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.cfg.Addr)
 	if err != nil {
-		return fmt.Errorf("listen for HTTP on %q: %w", s.cfg.Addr, err)
+		return fmt.Errorf("listen for HTTP on %q (set LISTEN_ADDR to an address of this machine and a free port, or stop what listens there): %w", s.cfg.Addr, err)
 	}
 	requests, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()

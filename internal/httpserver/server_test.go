@@ -47,8 +47,8 @@ func TestRunFailsWhenTheAddressIsTaken(t *testing.T) {
 	first, _ := setup(t, httpserver.Config{Addr: "127.0.0.1:0"})
 	url, _, _ := running(t, first)
 	second, _ := setup(t, httpserver.Config{Addr: strings.TrimPrefix(url, "http://")})
-	if err := second.Run(t.Context()); err == nil {
-		t.Error("Run = nil on an address that is taken")
+	if err := second.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "LISTEN_ADDR") {
+		t.Errorf("Run = %v on an address that is taken; it must say what to do", err)
 	}
 }
 
