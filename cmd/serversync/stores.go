@@ -126,7 +126,7 @@ func makeDataDir(dir string) error {
 	if info.Mode().Perm() == 0o700 {
 		return nil
 	}
-	stranger, err := strangerIn(dir)
+	stranger, err := strangerIn(dir, info.Mode().Perm()&0o002 != 0)
 	if err != nil {
 		return fmt.Errorf("look into the data directory (it must be this user's): %w", err)
 	}
@@ -140,16 +140,17 @@ func makeDataDir(dir string) error {
 	return nil
 }
 
-// strangerIn names something in a directory that we do not put there; empty:
-// there is nothing.
-func strangerIn(dir string) (string, error) {
+// strangerIn names something in a directory that tells that it is not ours alone:
+// another directory, or, where all accounts may write, anything that we do not put
+// there. Empty: there is nothing. A file beside ours may be our log.
+func strangerIn(dir string, everybodys bool) (string, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return "", err
 	}
 	ours := []string{"nats", "postgres", "demo", "demo.lock", adminTokenFile, "lost+found"}
 	for _, e := range entries {
-		if !slices.Contains(ours, e.Name()) && !strings.HasPrefix(e.Name(), adminTokenFile+".") {
+		if (everybodys || e.IsDir()) && !slices.Contains(ours, e.Name()) && !strings.HasPrefix(e.Name(), adminTokenFile+".") {
 			return e.Name(), nil
 		}
 	}

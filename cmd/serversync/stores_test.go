@@ -37,9 +37,25 @@ func TestTheDataDirectoryIsOursAlone(t *testing.T) {
 			t.Errorf("%s: %v, mode %o", name, err, mode(dir))
 		}
 	}
-	theirs := dirOf(0o755, "nats", "home")
-	err := makeDataDir(theirs)
-	if _, usage := errors.AsType[*usageError](err); !usage || !strings.Contains(err.Error(), "home is in it") || mode(theirs) != 0o755 {
-		t.Errorf("somebody's: %v, mode %o", err, mode(theirs))
+	withLog := func(mode os.FileMode) string {
+		dir := dirOf(0o755, "nats")
+		if err := os.WriteFile(filepath.Join(dir, "serve.log"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(dir, mode); err != nil {
+			t.Fatal(err)
+		}
+		return dir
+	}
+	beside := withLog(0o755)
+	if err := makeDataDir(beside); err != nil || mode(beside) != 0o700 {
+		t.Errorf("with its log: %v, mode %o", err, mode(beside))
+	}
+	for stranger, dir := range map[string]string{"home": dirOf(0o755, "nats", "home"), "serve.log": withLog(0o777)} {
+		was := mode(dir)
+		err := makeDataDir(dir)
+		if _, usage := errors.AsType[*usageError](err); !usage || !strings.Contains(err.Error(), stranger+" is in it") || mode(dir) != was {
+			t.Errorf("with %s: %v, mode %o", stranger, err, mode(dir))
+		}
 	}
 }
