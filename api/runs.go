@@ -185,7 +185,7 @@ func readRunID(c echo.Context) (string, error) {
 
 func runFault(err error) error {
 	if errors.Is(err, sql.ErrNoRows) {
-		return refuse(http.StatusNotFound, "run_not_found", "there is no run with this id; GET /api/admin/runs lists them, and old ones are forgotten")
+		return refuse(http.StatusNotFound, "run_not_found", "there is no run with this id, or it was long ago: GET /api/user/servers/sync/history lists one's own, GET /api/admin/runs all")
 	}
 	return fault(err)
 }

@@ -118,5 +118,8 @@ func undoMessage(run *Run) string {
 	if n := len(run.Problems); n > 0 {
 		left = fmt.Sprintf("; of %d not everything: the problems say what is left", n)
 	}
+	if !run.DryRun && run.State == db.RunSucceeded && run.New+run.Updated == 0 {
+		return fmt.Sprintf("Nothing was changed: of %d servers there was nothing, or nothing more, to take back%s", run.Expected, left)
+	}
 	return fmt.Sprintf("What was done is %s %d servers%s", done, run.Expected, left)
 }

@@ -3,6 +3,7 @@ package api_test
 import (
 	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 
 	"serversync/api"
@@ -39,6 +40,14 @@ func TestUndoTellsWhatIsLeft(t *testing.T) {
 	run = data[api.Run](t, s.admin(t, http.MethodPost, "/api/admin/servers/7/undo"))
 	if started.DryRun || started.Progress.Undo.ServerID != 7 || *run.Undoes.ServerID != 7 || run.Undoes.At.Nanosecond() != 123456000 {
 		t.Errorf("%+v", run.Undoes)
+	}
+	s.syncs.begun = func(r *db.Run) {
+		s.exec(t, `
+			INSERT INTO serversync.run_items (run_id, virtfusion_id, found, state, outcome) VALUES (?0, 7, 'undo', 'done', 'unchanged');
+			UPDATE serversync.runs SET state = 'succeeded' WHERE id = ?0`, r.ID)
+	}
+	if a := s.admin(t, http.MethodPost, "/api/admin/runs/done/undo"); !strings.HasPrefix(a.body.Message, "Nothing was changed: of 1 servers there was nothing") {
+		t.Errorf("once more: %s", a.raw)
 	}
 	for path, want := range map[string]string{
 		"runs/dry/undo": "409 nothing_to_undo", "runs/works/undo": "409 run_not_ended", "runs/waits/undo": "409 nothing_to_undo", "runs/none/undo": "404 run_not_found",
