@@ -241,6 +241,7 @@ func TestDocumentedSettingsExist(t *testing.T) {
 	known := map[string]bool{
 		"SERVERSYNC_URL": true, "DELETED_SERVER": true, "VIRTFUSION_DEAD": true, "TEST_TIMEOUT": true, "VERIFY_FULL": true,
 		"SUPERUSER_URL": true, "MIGRATE_URL": true, // the guide's own
+		"PG_BINDIR": true, // of the embedded PostgreSQL's programs
 	}
 	for _, s := range settings() {
 		known[s.env] = true
