@@ -36,16 +36,22 @@ func (a *API) undoRun(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	run, err := db.ReadRun(c.Request().Context(), a.db, id)
+	ctx := c.Request().Context()
+	run, err := db.ReadRun(ctx, a.db, id)
 	if err != nil {
 		return runFault(err)
 	}
+	totals, err := db.TotalsOfRuns(ctx, a.db, []string{id})
+	if err != nil {
+		return fault(err)
+	}
+	done := totals[id].New + totals[id].Updated // by a part that was applied before it asked again
 	switch {
 	case run.DryRun:
 		return refuse(http.StatusConflict, "nothing_to_undo", "this was a dry run: it changed nothing")
 	case run.State == db.RunRunning:
 		return refuse(http.StatusConflict, "run_not_ended", "the run is at work: undo it when it has ended")
-	case run.State == db.RunNeedsApproval:
+	case run.State == db.RunNeedsApproval && done == 0:
 		return refuse(http.StatusConflict, "nothing_to_undo", "the run waits for approval and has billed nobody: not approved, it does nothing; for servers that are never to be billed there is the bulk action ignore")
 	}
 	return a.undo(c, db.UndoOrder{RunID: id})

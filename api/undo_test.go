@@ -49,6 +49,12 @@ func TestUndoTellsWhatIsLeft(t *testing.T) {
 	if a := s.admin(t, http.MethodPost, "/api/admin/runs/done/undo"); !strings.HasPrefix(a.body.Message, "Nothing was changed: of 1 servers there was nothing") {
 		t.Errorf("once more: %s", a.raw)
 	}
+	s.exec(t, `
+		INSERT INTO serversync.runs (id, kind, state, started_at, beat_at) VALUES ('partly', 'sweep', 'needs_approval', now(), now());
+		INSERT INTO serversync.run_items (run_id, virtfusion_id, found, state, outcome) VALUES ('partly', 7, 'listed', 'done', 'new'), ('partly', 8, 'listed', 'held', NULL)`)
+	if run := data[api.Run](t, s.admin(t, http.MethodPost, "/api/admin/runs/partly/undo")); run.Undoes == nil || *run.Undoes.RunID != "partly" {
+		t.Errorf("of one that asks again after a part: %+v", run)
+	}
 	for path, want := range map[string]string{
 		"runs/dry/undo": "409 nothing_to_undo", "runs/works/undo": "409 run_not_ended", "runs/waits/undo": "409 nothing_to_undo", "runs/none/undo": "404 run_not_found",
 		"servers/8/undo": "404 nothing_to_undo", "servers/x/undo": "400 bad_server_id", "runs/done/undo?dry=1": "400 unknown_parameter",
