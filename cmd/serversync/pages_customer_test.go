@@ -73,6 +73,13 @@ func TestPagesSayHowAServerIsBilled(t *testing.T) {
 	p.waitText("#count", "1 server matches")
 	p.fill("input[name=q]", "no such server")
 	p.waitText("#empty", "No server matches.")
+
+	// A button that is being pressed is not replaced by what is read meanwhile.
+	p.eval(`globalThis.button = document.querySelector('#empty button'), true`, nil)
+	p.fill("input[name=q]", "nor this one")
+	p.waitFor(`performance.getEntriesByType('resource').some((e) => e.name.includes('nor+this+one') && e.responseStatus === 200)`)
+	p.waitText("#count", "0 servers match")
+	p.waitFor(`globalThis.button.isConnected`)
 	p.click(byRole("button", "Show all"))
 	p.waitCount("#list > li", 2)
 }

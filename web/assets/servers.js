@@ -97,7 +97,9 @@ const list = pagedList({
 		byId('servers').classList.toggle('many', n > 100);
 		const empty = byId('empty');
 		empty.hidden = n > 0;
-		if (n > 0) return;
+		const why = filtered ? 'filtered' : 'none';
+		if (n > 0 || empty.dataset.why === why) return; // a button that is being pressed stays where it is
+		empty.dataset.why = why;
 		fill(empty, filtered
 			? [h('p', {}, 'No server matches.'), h('button', { type: 'button', onclick: clearFilters }, 'Show all')]
 			: [h('p', {}, h('strong', {}, 'No servers yet.')), h('p', {}, 'If you have one, press “Sync servers” to look for it in VirtFusion now.')]);
