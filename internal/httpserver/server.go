@@ -152,8 +152,7 @@ func New(cfg Config) (*Server, error) {
 // Echo returns the router, to register routes on before [Server.Run].
 func (s *Server) Echo() *echo.Echo { return s.echo }
 
-// Handler returns what [Server.Run] serves, for tests that bring their own
-// listener.
+// Handler returns what [Server.Run] serves, for tests without its limits.
 func (s *Server) Handler() http.Handler { return headAsGet(s.echo) }
 
 // Ready is closed once the server listens.
@@ -181,6 +180,11 @@ func (s *Server) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("listen for HTTP on %q (set LISTEN_ADDR to an address of this machine and a free port, or stop what listens there): %w", s.cfg.Addr, err)
 	}
+	return s.Serve(ctx, ln)
+}
+
+// Serve is [Server.Run] with a listener of the caller's, which it closes.
+func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	requests, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
 	limited := limitConnections(ln, s.cfg.MaxConnections, s.cfg.Grace, s.cfg.TrustedProxies, s.metrics.dropped.Inc)
