@@ -30,7 +30,7 @@ type till struct {
 
 func newTill(t testing.TB) *till {
 	t.Helper()
-	w := newFleetWorld(t, fleetOptions{charge: reconciler.ChargeDeduct, timeout: 500 * time.Millisecond})
+	w := newFleetWorld(t, fleetOptions{charge: reconciler.ChargeDeduct, timeout: 2 * time.Second})
 	return &till{w, w.newCharges(w.reconciler)}
 }
 

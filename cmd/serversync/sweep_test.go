@@ -32,6 +32,19 @@ type administered struct {
 	url string
 	// away makes the service answer as a proxy whose service is away.
 	away atomic.Bool
+	// asked is told of each request before it is answered.
+	asked atomic.Pointer[func(*http.Request)]
+}
+
+// onLook has what follows each look at a run: how many there were, that one
+// included.
+func (a *administered) onLook(does func(looks int64)) {
+	var looks atomic.Int64
+	a.asked.Store(new(func(r *http.Request) {
+		if r.Method == http.MethodGet && strings.HasPrefix(r.URL.Path, "/api/admin/runs/") {
+			does(looks.Add(1))
+		}
+	}))
 }
 
 const hostileName = "<img src=x>\x1b]0;owned\x07\x1b[2J\u202e\nserver 99 \"forged\""
@@ -67,7 +80,11 @@ func administer(t *testing.T) *administered {
 	routes.Register(server.Echo())
 	handler := server.Handler()
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if a.away.Load() {
+		away := a.away.Load()
+		if asked := a.asked.Load(); asked != nil {
+			(*asked)(r)
+		}
+		if away {
 			w.WriteHeader(http.StatusBadGateway)
 			return
 		}
@@ -288,8 +305,13 @@ func TestSweepThatNobodyWatches(t *testing.T) {
 	if code, out, _ := a.command(t, "sweep", "--no-wait"); code != exitDone || !strings.Contains(out, "serversync sweep --watch "+begun.ID) {
 		t.Errorf("exit %d:\n%s", code, out)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
+	a.onLook(func(looks int64) {
+		if looks == 2 {
+			cancel()
+		}
+	})
 	if code, _, errs := a.commandUntil(ctx, "sweep"); code != exitFailed || !strings.Contains(errs, "stopped watching; run "+begun.ID+" goes on. To watch it again: serversync sweep --watch "+begun.ID) {
 		t.Errorf("after a Ctrl-C: exit %d: %s", code, errs)
 	}
@@ -314,9 +336,17 @@ func TestWatchSaysWhenNobodySweeps(t *testing.T) {
 	watch := func() string {
 		t.Helper()
 		var out bytes.Buffer
-		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		if _, err := a.quickly(&out).watch(ctx, "lonely"); err == nil {
+		a.onLook(func(looks int64) {
+			if looks == 20 {
+				cancel()
+			}
+		})
+		w := a.quickly(&out)
+		now := time.Now()
+		w.now = func() time.Time { now = now.Add(w.unclaimed / 4); return now }
+		if _, err := w.watch(ctx, "lonely"); err == nil {
 			t.Error("the watching ended well")
 		}
 		return out.String()
@@ -348,13 +378,14 @@ func TestWatchOutlastsAShortAbsence(t *testing.T) {
 	w := a.quickly(&out)
 	w.patience = time.Minute
 	a.away.Store(true)
-	time.AfterFunc(50*time.Millisecond, func() { a.away.Store(false) })
+	a.onLook(func(int64) { a.away.Store(false) })
 	a.endNext(t, db.RunSucceeded)
 	if run, err := w.watch(t.Context(), "run"); err != nil || run.State != "succeeded" || strings.Count(out.String(), "does not answer") != 1 {
 		t.Errorf("%+v, %v:\n%s", run, err, out.String())
 	}
 
 	out.Reset()
+	a.onLook(func(int64) {})
 	a.away.Store(true)
 	_, err := a.quickly(&out).watch(t.Context(), "run")
 	if err == nil || !strings.Contains(err.Error(), "run run goes on") || !strings.Contains(err.Error(), "serversync sweep --watch run") {
