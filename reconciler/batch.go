@@ -370,9 +370,7 @@ func apply(ctx context.Context, tx bun.Tx, decisions []decided, ev *evidence, no
 		}
 		for _, w := range d.Withdraw {
 			was := ev.stored[w.RowID]
-			record := toRecord(was, true, d.State.ID, now)
-			record.Enabled, record.ClosedReason = false, string(ClosedWithdrawn)
-			withdrawals = append(withdrawals, db.Withdrawal{Was: was.HourlyBilling, Record: record, Now: now, Delete: w.Delete})
+			withdrawals = append(withdrawals, db.Withdrawal{Was: was.HourlyBilling, Record: toWithdrawn(was, d.State.ID, now), Now: now, Delete: w.Delete})
 		}
 	}
 	made, err := db.InsertBilling(ctx, tx, creates)

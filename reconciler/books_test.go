@@ -235,7 +235,7 @@ func (b *books) apply(d *Decision) {
 		pending := func(c *bookedCharge) bool { return c.billingID == m.ID && c.ours && c.status == "pending" }
 		if w.Delete {
 			b.charges = slices.DeleteFunc(b.charges, pending)
-			b.rows = slices.DeleteFunc(b.rows, func(r *db.BillingMatch) bool { return r == m })
+			b.remove(m)
 			continue
 		}
 		for _, c := range b.charges {
@@ -243,9 +243,8 @@ func (b *books) apply(d *Decision) {
 				c.status = "failed"
 			}
 		}
-		m.BillingEnabled = new(false)
-		m.Record = new(toRecord(m, true, s.ID, b.now))
-		m.Record.Enabled, m.Record.ClosedReason, m.Record.LastBilledAt = false, string(ClosedWithdrawn), m.LastBilledAt
+		m.Record = new(toWithdrawn(m, s.ID, b.now))
+		m.BillingEnabled, m.Record.LastBilledAt = new(false), m.LastBilledAt
 	}
 	b.lines = append(b.lines, d.Lines...)
 	if d.Save || d.Touch {
@@ -300,6 +299,11 @@ func (b *books) native(edit ...func(*db.BillingMatch)) *db.BillingMatch {
 	}
 	b.rows = append(b.rows, m)
 	return m
+}
+
+// remove deletes a billing row.
+func (b *books) remove(m *db.BillingMatch) {
+	b.rows = slices.DeleteFunc(b.rows, func(r *db.BillingMatch) bool { return r == m })
 }
 
 func (b *books) row(id int64) *db.BillingMatch {

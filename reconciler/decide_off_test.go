@@ -155,6 +155,13 @@ func TestRowThatSkyPANELSwitchedOffStaysOff(t *testing.T) {
 		{"its end and return", func(b *books) { b.deliver(b.seen(destroyed)); b.deliver(b.seen()) }},
 		{"a move and back", func(b *books) { b.deliver(b.seen(ownedBy(owner8))); b.deliver(b.seen()) }},
 		{"its UUID filled in", func(b *books) { b.only().ServerUUID = nil; b.again() }},
+		{"a row of SkyPANEL's own for a while", func(b *books) {
+			b.native()
+			b.again()
+			b.wantStatus(StatusNative, true, ReasonNone)
+			b.remove(b.rows[1])
+			b.again()
+		}},
 		{"our memory lost", func(b *books) { b.only().Record = nil; b.again() }},
 		{"our memory lost, and another package", func(b *books) { b.only().Record = nil; b.deliver(b.seen(packaged(large))) }},
 	} {

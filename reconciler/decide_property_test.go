@@ -71,6 +71,14 @@ func TestDecideProperties(t *testing.T) {
 				})
 				b.check(t)
 			},
+			"SkyPANEL deletes": func(t *rapid.T) {
+				native := slices.DeleteFunc(slices.Clone(b.rows), func(m *db.BillingMatch) bool { return fromBilling(m).Ours })
+				if len(native) == 0 {
+					t.Skip("no row of SkyPANEL's")
+				}
+				b.remove(rapid.SampledFrom(native).Draw(t, "row"))
+				b.check(t)
+			},
 			"SkyPANEL switches": func(t *rapid.T) {
 				if len(b.rows) == 0 {
 					t.Skip("no row")

@@ -143,6 +143,18 @@ func toRecord(was *db.BillingMatch, ours bool, serverID int64, now time.Time) db
 	return record
 }
 
+// toWithdrawn is our memory of a billing row of ours that is taken back. One
+// that somebody else had switched off stays theirs to switch on, also once
+// SkyPANEL's own row is gone again.
+func toWithdrawn(was *db.BillingMatch, serverID int64, now time.Time) db.BillingRecord {
+	record := toRecord(was, true, serverID, now)
+	if was.BillingEnabled != nil && *was.BillingEnabled {
+		record.Enabled = false
+	}
+	record.ClosedReason = string(ClosedWithdrawn)
+	return record
+}
+
 // toChange is the change of a billing row to write.
 func toChange(c *RowChange, was *db.BillingMatch, ours bool, serverID int64, now time.Time) db.BillingChange {
 	change := db.BillingChange{
