@@ -3,6 +3,7 @@ package reconciler
 import (
 	"cmp"
 	"context"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -324,7 +325,11 @@ func (ev *evidence) readTraces(ctx context.Context, tx bun.Tx, ids []int64) erro
 }
 
 func (ev *evidence) readUsers(ctx context.Context, tx bun.Tx, k keys) error {
-	users, err := db.UsersByLink(ctx, tx, k.owners, k.users)
+	payers := make(map[int64]bool)
+	for _, m := range ev.stored {
+		payers[m.UserID] = true
+	}
+	users, err := db.UsersByLink(ctx, tx, k.owners, slices.AppendSeq(k.users, maps.Keys(payers)))
 	if err != nil {
 		return err
 	}

@@ -180,13 +180,13 @@ func effectOf(d *Decision, in *Input) db.RunEffect {
 		if row.Hours <= 0 {
 			row.Hours = in.Policy.HoursPerMonth
 		}
-		e.ListBefore, e.EffectiveBefore = plus(e.ListBefore, e.EffectiveBefore, &row)
+		e.ListBefore, e.EffectiveBefore = in.plus(e.ListBefore, e.EffectiveBefore, &row)
 		after := afterwards(row, d)
-		e.ListAfter, e.EffectiveAfter = plus(e.ListAfter, e.EffectiveAfter, &after)
+		e.ListAfter, e.EffectiveAfter = in.plus(e.ListAfter, e.EffectiveAfter, &after)
 	}
 	if n := d.Create; n != nil {
-		made := Row{Enabled: n.Enabled, MonthlyPrice: n.MonthlyPrice, Hours: n.Hours}
-		e.ListAfter, e.EffectiveAfter = plus(e.ListAfter, e.EffectiveAfter, &made)
+		made := n.row()
+		e.ListAfter, e.EffectiveAfter = in.plus(e.ListAfter, e.EffectiveAfter, &made)
 		if n.Charge != nil {
 			e.FirstCharge, e.Collected = n.Charge.Amount, n.Charge.Tokens > 0
 		}
@@ -229,17 +229,17 @@ func sharesOf(d *Decision, in *Input) []db.RunShare {
 			row.Hours = in.Policy.HoursPerMonth
 		}
 		share, after := of(row.UserID), afterwards(row, d)
-		share.ListBefore, share.EffectiveBefore = plus(share.ListBefore, share.EffectiveBefore, &row)
-		share.ListAfter, share.EffectiveAfter = plus(share.ListAfter, share.EffectiveAfter, &after)
+		share.ListBefore, share.EffectiveBefore = in.plus(share.ListBefore, share.EffectiveBefore, &row)
+		share.ListAfter, share.EffectiveAfter = in.plus(share.ListAfter, share.EffectiveAfter, &after)
 	}
 	for i := range in.Rows {
 		row := &in.Rows[i]
 		count(&of(row.UserID).Rows, row, d, in)
 	}
 	if n := d.Create; n != nil {
-		share, made := of(n.UserID), Row{Enabled: n.Enabled, MonthlyPrice: n.MonthlyPrice, Hours: n.Hours}
+		share, made := of(n.UserID), n.row()
 		share.Rows.Created++
-		share.ListAfter, share.EffectiveAfter = plus(share.ListAfter, share.EffectiveAfter, &made)
+		share.ListAfter, share.EffectiveAfter = in.plus(share.ListAfter, share.EffectiveAfter, &made)
 		share.BackBilled = backBilled(n, in)
 		if n.Charge != nil {
 			share.FirstCharge, share.Collected = n.Charge.Amount, n.Charge.Tokens > 0
@@ -284,13 +284,29 @@ func moves(d *Decision, c *RowChange, in *Input) bool {
 	return closes(d, c) && c.Closed == ClosedMoved && (d.Create != nil || d.State.UserID != nil || ownerChanged(in.Known, &d.State))
 }
 
-// plus adds what a row costs a month, if it is on, by the list and as SkyPANEL
-// rounds it.
-func plus(list, effective decimal.Decimal, r *Row) (newList, newEffective decimal.Decimal) {
+// plus adds what a row costs a month, if it is on: by the list, and what SkyPANEL
+// charges of it.
+func (in *Input) plus(list, effective decimal.Decimal, r *Row) (newList, newEffective decimal.Decimal) {
 	if !r.Enabled {
 		return list, effective
 	}
-	return list.Add(r.MonthlyPrice), effective.Add(skypanel.EffectiveMonthly(r.MonthlyPrice, r.Hours))
+	list = list.Add(r.MonthlyPrice)
+	if in.collects(r) {
+		effective = effective.Add(skypanel.EffectiveMonthly(r.MonthlyPrice, r.Hours))
+	}
+	return list, effective
+}
+
+// collects reports that SkyPANEL's job finds a row that is on: it joins on active
+// users, and on packages that have a price.
+func (in *Input) collects(r *Row) bool {
+	_, priced := in.Prices[r.PackageID]
+	return priced && in.Users.ByID[r.UserID].Active
+}
+
+// row is the row that a new one will be, as far as it costs something.
+func (n *NewRow) row() Row {
+	return Row{UserID: n.UserID, PackageID: n.PackageID, Enabled: n.Enabled, MonthlyPrice: n.MonthlyPrice, Hours: n.Hours}
 }
 
 // afterwards is a row as a decision leaves it.

@@ -22,7 +22,16 @@ import (
 type bill struct {
 	user, packageID, hours int64
 	on                     bool
+	collected              bool // SkyPANEL's job finds the row when it is on
 	price                  string
+}
+
+// effective is what SkyPANEL charges of it a month.
+func (b *bill) effective() decimal.Decimal {
+	if !b.on || !b.collected {
+		return decimal.Zero
+	}
+	return skypanel.EffectiveMonthly(decimal.RequireFromString(b.price), b.hours)
 }
 
 // happened is what was seen to happen to a server's books.
@@ -82,7 +91,7 @@ func (h *happened) check(t rapid.TB, e *db.RunEffect, changed bool) {
 			if b.on {
 				price := decimal.RequireFromString(b.price)
 				list = list.Add(price)
-				effective = effective.Add(skypanel.EffectiveMonthly(price, b.hours))
+				effective = effective.Add(b.effective())
 			}
 		}
 		return list, effective
@@ -120,9 +129,7 @@ func (h *happened) checkShares(t rapid.TB, e *db.RunEffect) {
 		sign  int64
 	}{{h.before, -1}, {h.after, 1}} {
 		for _, b := range side.bills {
-			if b.on {
-				changes[b.user] = changes[b.user].Add(skypanel.EffectiveMonthly(decimal.RequireFromString(b.price), b.hours).Mul(decimal.NewFromInt(side.sign)))
-			}
+			changes[b.user] = changes[b.user].Add(b.effective().Mul(decimal.NewFromInt(side.sign)))
 		}
 	}
 	var rows db.RowChanges
@@ -164,7 +171,9 @@ func (h *happened) checkShares(t rapid.TB, e *db.RunEffect) {
 func (b *books) billing() map[int64]bill {
 	bills := make(map[int64]bill)
 	for _, m := range b.rows {
-		bills[m.ID] = bill{m.UserID, m.PackageID, *m.HoursInMonth, *m.BillingEnabled, m.MonthlyPrice.String()}
+		_, collected := b.prices[m.PackageID]
+		collected = collected && slices.ContainsFunc(b.users, func(u User) bool { return u.ID == m.UserID && u.Active })
+		bills[m.ID] = bill{m.UserID, m.PackageID, *m.HoursInMonth, *m.BillingEnabled, collected, m.MonthlyPrice.String()}
 	}
 	return bills
 }
@@ -202,7 +211,7 @@ func checkForeseen(t *rapid.T, o *outlook, d *Decision, before, after map[int64]
 	}
 	price := func(b bill) decimal.Decimal { return decimal.RequireFromString(b.price) }
 	delta(o.ListAfter.Sub(o.ListBefore), price)
-	delta(o.EffectiveAfter.Sub(o.EffectiveBefore), func(b bill) decimal.Decimal { return skypanel.EffectiveMonthly(price(b), b.hours) })
+	delta(o.EffectiveAfter.Sub(o.EffectiveBefore), func(b bill) decimal.Decimal { return b.effective() })
 	blank := h
 	blank.before, blank.after = off(before), off(after)
 	if got := h.effect(); e.Effect != got {
@@ -685,11 +694,12 @@ func (b *billed) stored(t *rapid.T, id int64) []db.Server {
 
 func (b *billed) bills(t *rapid.T, id int64) map[int64]bill {
 	bills := make(map[int64]bill)
-	b.each(t, fmt.Sprintf(`SELECT id, user_id, package_id, coalesce(hours_in_month, 730), billing_enabled, monthly_price::text
+	b.each(t, fmt.Sprintf(`SELECT id, user_id, package_id, coalesce(hours_in_month, 730), billing_enabled, monthly_price::text,
+			EXISTS (SELECT FROM users u WHERE u.id = user_id AND u.is_active) AND EXISTS (SELECT FROM package_pricing WHERE virtfusion_package_id = package_id)
 		FROM virtfusion_hourly_billing WHERE virtfusion_server_id = %d`, id), func(rows *sql.Rows) error {
 		var row int64
 		var c bill
-		err := rows.Scan(&row, &c.user, &c.packageID, &c.hours, &c.on, &c.price)
+		err := rows.Scan(&row, &c.user, &c.packageID, &c.hours, &c.on, &c.price, &c.collected)
 		bills[row] = c
 		return err
 	})

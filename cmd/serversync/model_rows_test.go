@@ -21,6 +21,7 @@ type modelRow struct {
 	Rate       decimal.Decimal
 	Hours      int64
 	Enabled    bool
+	Collected  bool // its user is active and its package has a price: SkyPANEL's job finds it when it is on
 	LastBilled *time.Time
 	Ours       bool
 	Made       *time.Time // of rows of ours
@@ -36,6 +37,8 @@ func (m *model) rows() map[int64]*modelRow {
 	err := m.db.NewRaw(`
 		SELECT b.id, b.user_id, b.virtfusion_server_id AS server, b.package_id, b.monthly_price AS price, b.hourly_rate AS rate,
 			b.hours_in_month AS hours, b.billing_enabled AS enabled, b.last_billed_at AS last_billed,
+			EXISTS (SELECT FROM public.users u WHERE u.id = b.user_id AND u.is_active)
+				AND EXISTS (SELECT FROM public.package_pricing p WHERE p.virtfusion_package_id = b.package_id) AS collected,
 			coalesce(r.made_by = 'serversync', false) AS ours, r.created_at AS made, coalesce(r.closed_reason, '') AS closed,
 			EXISTS (SELECT FROM serversync.history h WHERE h.kind = 'refund_due' AND h.billing_id = b.id) AS refund,
 			(SELECT max(at) FROM serversync.history h WHERE h.kind = 'refund_due' AND h.billing_id = b.id) AS refund_at

@@ -91,7 +91,7 @@ func (m *months) foresee() {
 			continue
 		}
 		for _, r := range ofServer(before, id) {
-			if r.Enabled {
+			if r.Enabled && r.Collected {
 				was = was.Add(skypanelsim.EffectiveMonthly(r.Price, r.Hours))
 			}
 		}
