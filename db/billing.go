@@ -169,7 +169,8 @@ func InsertBilling(ctx context.Context, idb bun.IDB, rows []NewBilling) (map[int
 		outbox AS (
 			INSERT INTO serversync.charges (transaction_id, billing_id, virtfusion_id, user_id, owner_id, tokens, reference, created_at, due_at)
 			SELECT charges.id, made.id, virtfusion_server_id, user_id, owner_id, tokens,
-				'serversync-' || coalesce((SELECT min(id) FROM serversync.installation), '0') || '-' || charges.id,
+				'serversync-' || coalesce((SELECT min(id) FROM serversync.installation), '0') || '-' || charges.id
+					|| to_char(at, '"-"YYYYMMDD"T"HH24MISS"Z"'), -- after a restore the ids come once more
 				at AT TIME ZONE 'UTC', greatest(at, period_start) AT TIME ZONE 'UTC'
 			FROM made JOIN input USING (virtfusion_server_id) JOIN charges ON charges.billing_id = made.id
 			WHERE tokens > 0),

@@ -60,7 +60,8 @@ type FirstCharge struct {
 	OwnerID       int64 // VirtFusion's id of the user
 	Tokens        int64 // whole ones, each a cent; > 0
 	// Reference names the charge in VirtFusion's records; no other charge of any
-	// installation has it.
+	// installation has it, nor one that gets the same TransactionID once more after
+	// a restore.
 	Reference string
 	State     ChargeState
 	Reason    string // in words

@@ -59,13 +59,41 @@ func TestOutboxIsWrittenWithTheRow(t *testing.T) {
 		FROM serversync.charges c JOIN virtfusion_hourly_transactions t ON t.id = c.transaction_id AND t.billing_id = c.billing_id
 		ORDER BY c.id`)
 	wantTable(t, database, "true|1", `
-		SELECT bool_and(reference ~ '^serversync-[0-9a-f]{10}-[0-9]+$' AND split_part(reference, '-', 2) = i.id), count(DISTINCT i.id)
+		SELECT bool_and(reference ~ '^serversync-[0-9a-f]{10}-[0-9]+-20260228T223015Z$' AND split_part(reference, '-', 2) = i.id), count(DISTINCT i.id)
 		FROM serversync.charges, serversync.installation i`)
 	if c, found := claim(t, database); !found || c.ServerID != 2 || c.State != db.ChargeTaking || c.Attempts != 1 {
 		t.Errorf("claimed %+v, %v", c, found)
 	}
 	if c, found := claim(t, database); found { // the other one is not due yet
 		t.Errorf("claimed %+v", c)
+	}
+}
+
+// TestReferencesOutlastARestore: a database of yesterday numbers the hours of today
+// once more, and VirtFusion still has the records of those that it gave the numbers
+// to first.
+func TestReferencesOutlastARestore(t *testing.T) {
+	t.Parallel()
+	database := dbtest.New(t)
+	anna := customer(t, database, "anna")
+	reference := func(n db.NewBilling) (r string) {
+		t.Helper()
+		insert(t, database, n)
+		if err := database.NewRaw(`SELECT reference FROM serversync.charges WHERE transaction_id = 1`).Scan(t.Context(), &r); err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	before := reference(collected(1, anna))
+	// As if the first had not been made yet.
+	if _, err := database.ExecContext(t.Context(),
+		`TRUNCATE serversync.charges, serversync.billing_rows, virtfusion_hourly_billing, virtfusion_hourly_transactions RESTART IDENTITY`); err != nil {
+		t.Fatal(err)
+	}
+	other := collected(2, anna)
+	other.Now = other.Now.Add(time.Hour)
+	if after := reference(other); after == before {
+		t.Errorf("two charges are %s in VirtFusion's records", after)
 	}
 }
 
