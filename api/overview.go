@@ -127,7 +127,7 @@ const maxWaiting = 50
 
 // readSweeps reads which runs there are to know of.
 func (a *API) readSweeps(ctx context.Context, o *Overview) error {
-	last, err := db.LastSweep(ctx, a.db)
+	last, err := db.LastSweep(ctx, a.db, a.now())
 	if err != nil {
 		return err
 	}

@@ -21,15 +21,20 @@ type Pass struct {
 	Changed    int64      `bun:"changed"` // something changed
 }
 
-// ClaimPass takes a pass that last started at or before due. Of several
-// processes that ask, one gets it.
+// ClockSlack is how far processes' clocks may be apart. What began later than that
+// after now, began under a clock that was ahead.
+const ClockSlack = 5 * time.Minute
+
+// ClaimPass takes a pass that last started at or before due, or so far ahead of
+// now that a clock was wrong: else it would rest until that time has come. Of
+// several processes that ask, one gets it.
 func ClaimPass(ctx context.Context, idb bun.IDB, name string, now, due time.Time) (bool, error) {
 	var claimed string
 	err := idb.NewRaw(`
 		INSERT INTO serversync.passes AS p (name, started_at) VALUES (?, ?)
 		ON CONFLICT (name) DO UPDATE SET started_at = excluded.started_at, finished_at = NULL, servers = 0, changed = 0
-		WHERE p.started_at <= ?
-		RETURNING name`, name, now, due).Scan(ctx, &claimed)
+		WHERE p.started_at <= ? OR p.started_at > ?
+		RETURNING name`, name, now, due, now.Add(ClockSlack)).Scan(ctx, &claimed)
 	if errors.Is(err, sql.ErrNoRows) {
 		return false, nil
 	}

@@ -67,6 +67,10 @@ func TestClaimPass(t *testing.T) {
 		{"all", time.Minute, true},
 		{"all", 90 * time.Second, false}, // from the last start, not the first
 		{"all", 2 * time.Minute, true},
+		{"ahead", 24 * time.Hour, true},
+		{"ahead", 24*time.Hour - 4*time.Minute, false}, // clocks may be so far apart
+		{"ahead", 0, true},                             // a clock was wrong
+		{"ahead", 30 * time.Second, false},
 	} {
 		if got := claim(step.name, now.Add(step.at)); got != step.want {
 			t.Errorf("%s after %s: claimed %v, want %v", step.name, step.at, got, step.want)
@@ -80,8 +84,8 @@ func TestClaimPass(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(passes) != 2 || passes[0].Name != "all" || passes[0].Servers != 7 || passes[0].Changed != 2 || !passes[0].FinishedAt.Equal(finished) ||
-		!passes[0].StartedAt.Equal(now.Add(2*time.Minute)) || passes[1].Name != "young" || passes[1].FinishedAt != nil {
+	if len(passes) != 3 || passes[0].Name != "ahead" || passes[1].Name != "all" || passes[1].Servers != 7 || passes[1].Changed != 2 || !passes[1].FinishedAt.Equal(finished) ||
+		!passes[1].StartedAt.Equal(now.Add(2*time.Minute)) || passes[2].Name != "young" || passes[2].FinishedAt != nil {
 		t.Errorf("passes %+v", passes)
 	}
 	// The next start begins afresh.

@@ -247,10 +247,13 @@ func OpenRuns(ctx context.Context, idb bun.IDB) ([]Run, error) {
 	return runs, nil
 }
 
-// LastSweep reads the newest sweep that was no dry run; nil: there was none.
-func LastSweep(ctx context.Context, idb bun.IDB) (*Run, error) {
+// LastSweep reads the newest sweep that was no dry run; nil: there was none. Those
+// that began under a clock that was ahead come last: the next one would not be the
+// newest before that time has come.
+func LastSweep(ctx context.Context, idb bun.IDB, now time.Time) (*Run, error) {
 	var runs []Run
-	err := idb.NewSelect().Model(&runs).Where("kind = 'sweep' AND NOT dry_run").OrderExpr("started_at DESC, id DESC").Limit(1).Scan(ctx)
+	err := idb.NewSelect().Model(&runs).Where("kind = 'sweep' AND NOT dry_run").
+		OrderExpr("started_at > ?, started_at DESC, id DESC", now.Add(ClockSlack)).Limit(1).Scan(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("look for the last sweep: %w", err)
 	}

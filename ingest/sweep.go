@@ -156,13 +156,14 @@ func (r *Runs) clock(ctx context.Context) error {
 	if r.Interval <= 0 {
 		return nil
 	}
-	last, err := db.LastSweep(ctx, r.DB)
+	last, err := db.LastSweep(ctx, r.DB, r.Now())
 	if err != nil {
 		return err
 	}
 	if last != nil {
-		ago := r.Now().Sub(last.StartedAt) // negative: its starter's clock was wrong
-		if last.State == db.RunRunning || ago >= 0 && ago < r.until(last.ID) {
+		ago := r.Now().Sub(last.StartedAt)
+		ahead := ago < -db.ClockSlack // its starter's clock was, and there is none since
+		if last.State == db.RunRunning || !ahead && ago < r.until(last.ID) {
 			return nil
 		}
 	}

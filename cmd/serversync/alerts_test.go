@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/VictoriaMetrics/metricsql"
 	yaml "github.com/oasdiff/yaml3"
@@ -126,7 +127,7 @@ func exportedByAll(t *testing.T) metricsOf {
 	r := start(t, config{})
 	r.ready(t)
 	eventually(t, "a sweep has ended", func() bool { // before the first scrape, whose answers are kept for a while
-		last, err := db.LastSweep(t.Context(), r.stores.db)
+		last, err := db.LastSweep(t.Context(), r.stores.db, time.Now())
 		return err == nil && last != nil && last.State != db.RunRunning
 	})
 	m := metricsOf{labels: exported(t, r.registry), values: make(map[string]map[string][]string)}

@@ -166,7 +166,7 @@ func (p *patient) examineSchema(ctx context.Context) (f finding, whole bool) {
 // whether that was whole.
 func (p *patient) examineSweeps(ctx context.Context) finding {
 	const check, look = "last sweep", "look at it with `serversync status`"
-	last, err := db.LastSweep(ctx, p.db)
+	last, err := db.LastSweep(ctx, p.db, time.Now())
 	switch {
 	case err != nil:
 		return ill(check, err.Error(), look)

@@ -245,6 +245,34 @@ func TestAClockAheadIsNotBelieved(t *testing.T) {
 	w.want("gone", `SELECT status FROM serversync.servers WHERE virtfusion_id = $1`, ids[0])
 }
 
+// TestSweepsGoOnAfterAClockThatWasAhead: what began under it is not waited for, nor
+// is a sweep begun at every look.
+func TestSweepsGoOnAfterAClockThatWasAhead(t *testing.T) {
+	t.Parallel()
+	w := newFleetWorld(t, fleetOptions{interval: 15 * time.Minute})
+	w.create(1, accountBeatriz, packageSmall)
+	looks := func(want string) {
+		t.Helper()
+		for range 2 {
+			ctx, cancel := context.WithTimeout(t.Context(), fleetPatience)
+			defer cancel()
+			if err := w.runs.Due(ctx); err != nil {
+				t.Fatal(err)
+			}
+			w.want(want, `SELECT count(*) FROM serversync.runs WHERE kind = 'sweep'`)
+		}
+	}
+	looks("1")
+	w.pass(24 * time.Hour)
+	looks("2")
+	w.pass(-23 * time.Hour) // it is put right
+	looks("3")
+	w.pass(-4 * time.Minute) // so much may clocks be apart
+	looks("3")
+	w.pass(24 * time.Minute)
+	looks("4")
+}
+
 // TestOtherClocksMissNoServer: a run that a process with a fast clock asked for
 // does not take for missing what it listed itself.
 func TestOtherClocksMissNoServer(t *testing.T) {
