@@ -247,8 +247,10 @@ func TestPagesUndoAServersLastChange(t *testing.T) {
 	p.waitText("#view", "What it set out to do")
 
 	// Of a server that nobody changed it says so, and stays where it is.
+	w.until("0", `SELECT count(*) FROM serversync.runs WHERE state = 'running'`)
 	w.exec(`DELETE FROM serversync.history`)
 	p.open(fmt.Sprintf("/admin#/servers/%d", server.ID))
+	p.waitText("#view", "An operator's word") // what is still on its way draws the page anew
 	p.click(byRole("button", "Preview undo of its last change"))
 	p.waitText("#view", "othing of this server's billing was ever changed")
 	p.expectErrors("/undo?dryRun=true")
